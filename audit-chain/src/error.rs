@@ -1,0 +1,264 @@
+//! The one table of what can go wrong, shared by every crate and every language.
+//!
+//! [`ErrorKind`] answers "would the caller act differently?"; each kind has one `ERR_…` code
+//! (Node, JSON), one exit status (command line) and, in the Python package, one exception class.
+//! The crates above carry their own error types and reuse this kind.
+
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+
+/// Says coarsely what went wrong: two errors differ in kind when a caller would act differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The thing named does not exist.
+    NotFound,
+    /// The thing to be made exists already and is never overwritten.
+    AlreadyExists,
+    /// A name that could leave its folder, hide a file or be taken for something else.
+    InvalidName,
+    /// An argument, option or plan that cannot be meant.
+    InvalidInput,
+    /// Input that is not what it is said to be (bad JSON, not a database, another format).
+    Malformed,
+    /// Another process holds the lock.
+    Locked,
+    /// Another process has the target open.
+    InUse,
+    /// Made by a newer program than this one.
+    Newer,
+    /// This program, or this build of it, cannot do it.
+    Unsupported,
+    /// A server, tool or file system is not there or does not answer.
+    Unavailable,
+    /// The operating system or the server denies access.
+    Permission,
+    /// No room left.
+    NoSpace,
+    /// Bytes differ from their recorded digest or do not decode: damage.
+    Corrupt,
+    /// A signature, a chain or a log is not what was signed: an alteration.
+    Tampered,
+    /// A key or secret does not fit what it should open or verify.
+    KeyRejected,
+    /// A signature is asked for and there is none.
+    Unsigned,
+    /// What was restored or compared is not what the evidence says.
+    Mismatch,
+    /// The caller, or Ctrl-C, cancelled the work.
+    Cancelled,
+    /// Any other failure of the operating system.
+    Io,
+    /// A defect of this program.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Lists every kind, for tables and tests that walk all of them.
+    pub const ALL: [Self; 20] = [
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::InvalidName,
+        Self::InvalidInput,
+        Self::Malformed,
+        Self::Locked,
+        Self::InUse,
+        Self::Newer,
+        Self::Unsupported,
+        Self::Unavailable,
+        Self::Permission,
+        Self::NoSpace,
+        Self::Corrupt,
+        Self::Tampered,
+        Self::KeyRejected,
+        Self::Unsigned,
+        Self::Mismatch,
+        Self::Cancelled,
+        Self::Io,
+        Self::Internal,
+    ];
+
+    /// Returns the row of the table: name, code, exit status.
+    const fn row(self) -> (&'static str, &'static str, u8) {
+        match self {
+            Self::NotFound => ("NotFound", "ERR_NOT_FOUND", 4),
+            Self::AlreadyExists => ("AlreadyExists", "ERR_ALREADY_EXISTS", 3),
+            Self::InvalidName => ("InvalidName", "ERR_INVALID_NAME", 3),
+            Self::InvalidInput => ("InvalidInput", "ERR_INVALID_INPUT", 2),
+            Self::Malformed => ("Malformed", "ERR_MALFORMED", 2),
+            Self::Locked => ("Locked", "ERR_LOCKED", 7),
+            Self::InUse => ("InUse", "ERR_IN_USE", 3),
+            Self::Newer => ("Newer", "ERR_NEWER", 3),
+            Self::Unsupported => ("Unsupported", "ERR_UNSUPPORTED", 2),
+            Self::Unavailable => ("Unavailable", "ERR_UNAVAILABLE", 7),
+            Self::Permission => ("Permission", "ERR_PERMISSION", 7),
+            Self::NoSpace => ("NoSpace", "ERR_NO_SPACE", 7),
+            Self::Corrupt => ("Corrupt", "ERR_CORRUPT", 5),
+            Self::Tampered => ("Tampered", "ERR_TAMPERED", 5),
+            Self::KeyRejected => ("KeyRejected", "ERR_KEY_REJECTED", 6),
+            Self::Unsigned => ("Unsigned", "ERR_UNSIGNED", 3),
+            Self::Mismatch => ("Mismatch", "ERR_MISMATCH", 5),
+            Self::Cancelled => ("Cancelled", "ERR_CANCELLED", 130),
+            Self::Io => ("Io", "ERR_IO", 7),
+            Self::Internal => ("Internal", "ERR_INTERNAL", 70),
+        }
+    }
+
+    /// Returns the kind's name, the same in every language.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Returns the code that JSON errors and the Node package carry.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Returns the exit status of the command line (INTERFACE.md, "Exit codes").
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        self.row().2
+    }
+
+    /// Returns the kind of an operating system error.
+    #[must_use]
+    pub fn of_io(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        match error.kind() {
+            Io::NotFound => Self::NotFound,
+            Io::AlreadyExists => Self::AlreadyExists,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Self::Permission,
+            Io::StorageFull | Io::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io,
+        }
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A failure of this crate: reading input, reading keys, or a proof that cannot be made.
+///
+/// What a verification *finds* is not an error but a [`Finding`](crate::report::Finding) in a report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input is not what its format says, at a line or record that is named.
+    #[error("{input}: {place}: {what}")]
+    Malformed {
+        /// What was read: a path, `-`, a table.
+        input: String,
+        /// Where: `line 7`, `record 12`, `byte 301`.
+        place: String,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// The input lacks columns that the format hashes; it may be another format.
+    #[error("{input} is not {format}: {what}")]
+    NotThisFormat {
+        /// What was read.
+        input: String,
+        /// The format that was asked for.
+        format: String,
+        /// What is missing, and which format it looks like.
+        what: String,
+    },
+    /// An argument that cannot be meant.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// A key or note that cannot be read.
+    #[error("{what}: {why}")]
+    BadKey {
+        /// Which key, by name or source; never its value.
+        what: String,
+        /// What was expected and found.
+        why: String,
+    },
+    /// A signature or proof does not verify.
+    #[error("{what}: {why}")]
+    Unverified {
+        /// What was checked.
+        what: String,
+        /// Why it does not hold.
+        why: String,
+    },
+    /// The operating system failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// The verb: `read`, `write`, `open`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// A source of rows failed (a backend's own error).
+    #[error("cannot read {input}")]
+    Source {
+        /// Which source.
+        input: String,
+        /// The kind of the backend's error.
+        kind: ErrorKind,
+        /// The backend's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// Returns the coarse kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed { .. } | Self::NotThisFormat { .. } => ErrorKind::Malformed,
+            Self::InvalidInput(_) => ErrorKind::InvalidInput,
+            Self::BadKey { .. } => ErrorKind::KeyRejected,
+            Self::Unverified { .. } => ErrorKind::Tampered,
+            Self::Io { source, .. } => ErrorKind::of_io(source),
+            Self::Source { kind, .. } => *kind,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// Returns what to do next, where there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotThisFormat { .. } => Some(
+                "name the format the data is in (`--format`), or a profile that describes it".into(),
+            ),
+            Self::BadKey { .. } => Some(
+                "an Ed25519 key is 32 bytes: 64 hexadecimal digits, a minisign key, or a note key".into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The result of this crate's fallible calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorKind;
+
+    #[test]
+    fn every_kind_has_its_own_name_and_code_and_a_documented_status() {
+        let mut codes: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ErrorKind::ALL.len());
+        for kind in ErrorKind::ALL {
+            assert!([2, 3, 4, 5, 6, 7, 70, 130].contains(&kind.exit_status()), "{kind:?}");
+            assert!(kind.code().starts_with("ERR_"), "{kind:?}");
+        }
+    }
+}

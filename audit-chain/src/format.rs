@@ -1,0 +1,134 @@
+//! What a chain format is: how a record is read, what it commits to, what it links to.
+//!
+//! A [`ChainFormat`] is a value. [`ChainFormat::bind`] makes, per worker thread, a [`RecordRule`] with
+//! the places of its columns resolved; the rule turns each row into a [`Record`]: link values, a whole-row
+//! leaf and what is wrong with the row by itself. [`crate::verify`] puts the records in order and checks the links.
+
+use std::fmt::Debug;
+
+use crate::error::Result;
+use crate::keys::KeyRing;
+use crate::report::FindingKind;
+use crate::value::{Columns, Row};
+
+/// A link value: what a record is known by to its successor, or what it says of its predecessor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// No predecessor: NULL or empty text, whichever is the format's genesis.
+    Genesis,
+    /// A 32-byte value, stored as 64 lowercase hexadecimal digits.
+    Digest([u8; 32]),
+    /// Text that is no link value; the SHA-256 of that text, so that equal texts are equal.
+    Other([u8; 32]),
+}
+
+impl Link {
+    /// Spells the link as the formats do: lowercase hex, empty for genesis.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Genesis => String::new(),
+            Self::Digest(digest) => hex::encode(digest),
+            Self::Other(digest) => format!("not a digest (text with sha256 {})", hex::encode(&digest[..8])),
+        }
+    }
+}
+
+/// Something wrong with one row by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The kind of finding.
+    pub kind: FindingKind,
+    /// What the evidence commits to.
+    pub expected: Option<String>,
+    /// What is there.
+    pub found: Option<String>,
+    /// One sentence.
+    pub explains: String,
+}
+
+/// How a record was authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Seal {
+    /// The record carries no signature or HMAC.
+    #[default]
+    None,
+    /// It carries one that verifies under the key of this index in [`RecordRule::key_labels`].
+    Verified(u16),
+    /// It carries one that verifies under its own key, which nobody at hand vouches for.
+    SelfVouched(u16),
+    /// It carries one, but no key at hand fits or was given: neither good nor bad.
+    Unchecked(u16),
+    /// It carries one that is wrong; a fault says so.
+    Bad,
+}
+
+/// What a rule makes of one row.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// The chain that the record belongs to (tenant, zone …).
+    pub chain: &'a str,
+    /// The record's id, for findings.
+    pub id: &'a str,
+    /// The record's own number in its chain, where the format has one.
+    pub number: Option<i64>,
+    /// What the record says of its predecessor.
+    pub prev: Link,
+    /// What its successor must say of it: the *stored* value, so that one bad row is one finding.
+    pub link: Link,
+    /// The RFC 6962 leaf hash of the whole row in canonical form.
+    pub leaf: [u8; 32],
+    /// Microseconds since 1970 of the record's own clock, where the format has one.
+    pub time: Option<i64>,
+    /// How it was authenticated.
+    pub seal: Seal,
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads rows of one bound source. One per worker thread.
+pub trait RecordRule {
+    /// Reads one row and hands its record to `emit`, once.
+    ///
+    /// # Errors
+    /// Only what `emit` returns; a row that cannot be read is a record with a `malformed` fault.
+    fn record(&mut self, row: &Row<'_>, emit: &mut dyn FnMut(Record<'_>) -> Result<()>) -> Result<()>;
+
+    /// Returns the names of the keys that [`Seal`]s of this rule refer to, as known so far.
+    fn key_labels(&self) -> Vec<String>;
+}
+
+/// A format of chained records.
+pub trait ChainFormat: Debug + Send + Sync {
+    /// Returns the format's name (`aegisagent`).
+    fn name(&self) -> &str;
+
+    /// Returns the table that holds the chain in the system's own database.
+    fn table(&self) -> &str;
+
+    /// Returns the columns that the format reads.
+    fn columns(&self) -> &[&str];
+
+    /// Returns the SQL `ORDER BY` terms of the chain order; empty means the order of insertion (`rowid`).
+    fn order(&self) -> &[&str] {
+        &[]
+    }
+
+    /// Returns how links, numbers and genesis behave.
+    fn links(&self) -> LinkRules;
+
+    /// Resolves columns and prepares keys for one worker thread.
+    ///
+    /// # Errors
+    /// [`Error::NotThisFormat`](crate::error::Error::NotThisFormat) when columns that the hash needs are not there.
+    fn bind(&self, columns: &Columns, keys: &KeyRing) -> Result<Box<dyn RecordRule>>;
+}
+
+/// How the records of a format link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkRules {
+    /// Whether records carry their own number, from 1 without gaps.
+    pub numbered: bool,
+    /// Whether a clock that steps back is worth a note.
+    pub clock: bool,
+}

@@ -1,0 +1,105 @@
+//! The secrets and public keys that a verification may use. Values never leave this module in text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ed25519_dalek::VerifyingKey;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// A named secret, wiped from memory when dropped and never printed.
+#[derive(Clone)]
+pub struct Secret {
+    /// What it is called in reports: `NAME#1` for the first value of NAME.
+    pub label: String,
+    value: Zeroizing<Vec<u8>>,
+}
+
+impl Secret {
+    /// Makes a secret from its raw bytes.
+    pub fn new(label: impl Into<String>, value: Vec<u8>) -> Self {
+        Self { label: label.into(), value: Zeroizing::new(value) }
+    }
+
+    /// Returns the raw bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.label)
+    }
+}
+
+/// Everything a caller brings to a verification.
+#[derive(Debug, Clone, Default)]
+pub struct KeyRing {
+    secrets: BTreeMap<String, Vec<Secret>>,
+    public_keys: Vec<VerifyingKey>,
+    trust_anchors: Vec<[u8; 32]>,
+}
+
+impl KeyRing {
+    /// Makes an empty ring.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value of the secret `name`; several values of one name are a rotation, newest first.
+    pub fn add_secret(&mut self, name: &str, value: Vec<u8>) {
+        let values = self.secrets.entry(name.to_owned()).or_default();
+        let label = format!("{name}#{}", values.len() + 1);
+        values.push(Secret::new(label, value));
+    }
+
+    /// Adds a trusted public key.
+    pub fn add_public_key(&mut self, key: VerifyingKey) {
+        if !self.public_keys.contains(&key) {
+            self.public_keys.push(key);
+        }
+    }
+
+    /// Adds a trust anchor: the SHA-256 of a public key's SPKI DER form, as `sha256:<64 hex>`.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] when it is not of that form.
+    pub fn add_trust_anchor(&mut self, anchor: &str) -> Result<()> {
+        let bad = || Error::BadKey {
+            what: format!("trust anchor {anchor:?}"),
+            why: "expected sha256: and 64 hexadecimal digits".into(),
+        };
+        let digits = anchor.strip_prefix("sha256:").ok_or_else(bad)?;
+        let mut digest = [0_u8; 32];
+        hex::decode_to_slice(digits, &mut digest).map_err(|_| bad())?;
+        self.trust_anchors.push(digest);
+        Ok(())
+    }
+
+    /// Returns the values of a secret, in the order given.
+    #[must_use]
+    pub fn secrets(&self, name: &str) -> &[Secret] {
+        self.secrets.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns every secret of every name.
+    pub fn all_secrets(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.secrets.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value)))
+    }
+
+    /// Returns the trusted public keys.
+    #[must_use]
+    pub fn public_keys(&self) -> &[VerifyingKey] {
+        &self.public_keys
+    }
+
+    /// Returns the trust anchors.
+    #[must_use]
+    pub fn trust_anchors(&self) -> &[[u8; 32]] {
+        &self.trust_anchors
+    }
+}

@@ -1,0 +1,11 @@
+//! Verifies hash-, HMAC- and signature-chained audit logs, and writes the evidence about them:
+//! Merkle trees (RFC 6962), signed notes and checkpoints (C2SP), reports of typed findings.
+//!
+//! This crate knows no database and no backup. The crates above bring rows ([`source::RowSource`]).
+
+pub mod error;
+pub mod format;
+pub mod keys;
+pub mod report;
+pub mod source;
+pub mod value;
