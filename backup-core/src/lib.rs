@@ -1,1 +1,7 @@
-//! placeholder
+//! Backups that carry their own evidence: the traits of a backend, the repository, the manifest,
+//! sealing, retention and the repository's own log.
+
+pub mod context;
+pub mod error;
+pub mod manifest;
+pub mod traits;

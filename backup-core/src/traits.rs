@@ -1,7 +1,7 @@
 //! The three traits that a backend implements: [`Snapshot`], [`Restore`], [`ChainVerify`].
 //!
 //! All are synchronous and object-safe; the [`Context`] carries progress and cancellation.
-//! [`crate::conformance`] is the suite that every implementation runs, this project's and anyone's.
+//! `conformance` is the suite that every implementation runs, this project's and anyone's.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
