@@ -232,9 +232,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotThisFormat { .. } => Some(
-                "name the format the data is in (`--format`), or a profile that describes it".into(),
-            ),
+            Self::NotThisFormat { .. } => {
+                Some("name the format the data is in (`--format`), or a profile that describes it".into())
+            }
             Self::BadKey { .. } => Some(
                 "an Ed25519 key is 32 bytes: 64 hexadecimal digits, a minisign key, or a note key".into(),
             ),

@@ -183,7 +183,12 @@ pub trait Restore: Send + Sync {
     ///
     /// # Errors
     /// Any failure; the target is then what it was before.
-    fn execute(&self, plan: &RestorePlan, backup: &dyn BackupObjects, ctx: &Context) -> Result<RestoreOutcome>;
+    fn execute(
+        &self,
+        plan: &RestorePlan,
+        backup: &dyn BackupObjects,
+        ctx: &Context,
+    ) -> Result<RestoreOutcome>;
 }
 
 /// What a restore would do, for people and for JSON.
