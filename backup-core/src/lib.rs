@@ -2,6 +2,9 @@
 //! sealing, retention and the repository's own log.
 
 pub mod context;
+pub mod durable;
+pub mod encrypt;
 pub mod error;
 pub mod manifest;
+pub mod seal;
 pub mod traits;
