@@ -4,8 +4,8 @@ use audit_chain::checkpoint::{ChainCheckpoint, ChainPoint};
 use audit_chain::error::ErrorKind;
 use audit_chain::report::Verdict;
 use backup_core::manifest::{
-    ChainEntry, Compression, Digest, Encryption, Extends, FORMAT_VERSION, LogPosition, Manifest,
-    ObjectEntry, PreviousBackup, SecretEntry,
+    ChainEntry, Compression, Digest, Encryption, Extends, FORMAT_VERSION, LogPosition, Manifest, ObjectEntry,
+    PreviousBackup, SecretEntry,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -25,12 +25,9 @@ fn object(name: &str, encryption: Encryption) -> ObjectEntry {
 }
 
 fn whole() -> Manifest {
-    let mut manifest =
-        Manifest::new("20261120T153000Z", "5b5f1c0e", "2026-11-20T15:30:00Z".parse().unwrap());
-    manifest.objects = vec![
-        object("chain/receipts.ndjson", Encryption::Age),
-        object("database/app.db", Encryption::Age),
-    ];
+    let mut manifest = Manifest::new("20261120T153000Z", "5b5f1c0e", "2026-11-20T15:30:00Z".parse().unwrap());
+    manifest.objects =
+        vec![object("chain/receipts.ndjson", Encryption::Age), object("database/app.db", Encryption::Age)];
     manifest.encrypted_to = vec!["age1example".into()];
     manifest.chains = vec![ChainEntry {
         source: "app".into(),
@@ -53,8 +50,7 @@ fn whole() -> Manifest {
         },
         extends: Some(Extends { backup: "20261119T153000Z".into(), ok: true }),
     }];
-    manifest.secrets =
-        vec![SecretEntry { name: "APP_KEY".into(), fingerprint: "$argon2id$v=19$…".into() }];
+    manifest.secrets = vec![SecretEntry { name: "APP_KEY".into(), fingerprint: "$argon2id$v=19$…".into() }];
     manifest.not_included = vec!["roles and grants".into()];
     manifest.log = LogPosition { size: 4, root: "AAAA".into() };
     manifest.previous =
@@ -137,9 +133,11 @@ fn something_else_is_malformed() {
     for bytes in [&b""[..], b"{}", b"[]", b"null", br#"{"format":"other","format_version":1}"#, b"\xff"] {
         assert_eq!(Manifest::from_json(bytes).unwrap_err().kind(), ErrorKind::Malformed);
     }
-    let twice = String::from_utf8(whole().to_canonical_json().unwrap())
-        .unwrap()
-        .replacen("{\"attestore\"", "{\"id\":\"x\",\"attestore\"", 1);
+    let twice = String::from_utf8(whole().to_canonical_json().unwrap()).unwrap().replacen(
+        "{\"attestore\"",
+        "{\"id\":\"x\",\"attestore\"",
+        1,
+    );
     assert_eq!(Manifest::from_json(twice.as_bytes()).unwrap_err().kind(), ErrorKind::Malformed);
 }
 
