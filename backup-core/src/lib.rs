@@ -6,5 +6,6 @@ pub mod durable;
 pub mod encrypt;
 pub mod error;
 pub mod manifest;
+pub mod names;
 pub mod seal;
 pub mod traits;

@@ -1,0 +1,5 @@
+//! The service over real HTTP on 127.0.0.1, and the loader.
+
+mod generate;
+mod receipts;
+mod service;
