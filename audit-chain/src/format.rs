@@ -6,10 +6,12 @@
 
 use std::fmt::Debug;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::report::FindingKind;
-use crate::value::{Columns, Row};
+use crate::value::{Columns, Row, Value};
 
 /// A link value: what a record is known by to its successor, or what it says of its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,13 +25,54 @@ pub enum Link {
 }
 
 impl Link {
-    /// Spells the link as the formats do: lowercase hex, empty for genesis.
+    /// Reads a stored link value: empty is genesis, 64 lowercase hexadecimal digits are a digest.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        let mut digest = [0_u8; 32];
+        if text.is_empty() {
+            Self::Genesis
+        } else if text.len() == 64
+            && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+            && hex::decode_to_slice(text, &mut digest).is_ok()
+        {
+            Self::Digest(digest)
+        } else {
+            Self::Other(Sha256::digest(text.as_bytes()).into())
+        }
+    }
+
+    /// Reads a stored link column: NULL and empty text are genesis; what is no text is no link.
+    #[must_use]
+    pub fn of_value(value: Value<'_>) -> Self {
+        match value {
+            Value::Absent | Value::Null => Self::Genesis,
+            Value::Text(text) => Self::of_text(text),
+            other => {
+                let mut spelt = Vec::new();
+                crate::canonical::push_value(&mut spelt, other);
+                Self::Other(Sha256::digest(&spelt).into())
+            }
+        }
+    }
+
+    /// Reads a head as [`Link::text`] spells it.
+    #[must_use]
+    pub fn of_head(text: &str) -> Self {
+        let mut digest = [0_u8; 32];
+        match text.strip_prefix("other:") {
+            Some(digits) if hex::decode_to_slice(digits, &mut digest).is_ok() => Self::Other(digest),
+            _ => Self::of_text(text),
+        }
+    }
+
+    /// Spells the link as the formats do: lowercase hex, empty for genesis;
+    /// `other:` and the SHA-256 for text that is no digest.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
             Self::Genesis => String::new(),
             Self::Digest(digest) => hex::encode(digest),
-            Self::Other(digest) => format!("not a digest (text with sha256 {})", hex::encode(&digest[..8])),
+            Self::Other(digest) => format!("other:{}", hex::encode(digest)),
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! This crate knows no database and no backup. The crates above bring rows ([`source::RowSource`]).
 
+pub mod canonical;
 pub mod checkpoint;
 pub mod error;
 pub mod format;
