@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod format;
 pub mod keys;
+pub mod merkle;
 pub mod report;
 pub mod source;
 pub mod value;

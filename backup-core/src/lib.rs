@@ -4,4 +4,5 @@
 pub mod context;
 pub mod error;
 pub mod manifest;
+pub mod names;
 pub mod traits;

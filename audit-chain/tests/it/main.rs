@@ -1,0 +1,7 @@
+//! Integration tests: one module per verb or standard.
+
+// The crate's lints spare `#[test]` functions; here their helpers are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod merkle;
+mod vectors;
