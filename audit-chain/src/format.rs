@@ -121,7 +121,7 @@ pub struct Record<'a> {
     pub link: Link,
     /// The RFC 6962 leaf hash of the whole row in canonical form.
     pub leaf: [u8; 32],
-    /// Microseconds since 1970 of the record's own clock, where the format has one.
+    /// The record's own clock as a growing number, where the format has one; only its order counts.
     pub time: Option<i64>,
     /// How it was authenticated.
     pub seal: Seal,

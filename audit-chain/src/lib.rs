@@ -7,8 +7,16 @@ pub mod canonical;
 pub mod checkpoint;
 pub mod error;
 pub mod format;
+pub mod formats;
+pub mod json_rows;
 pub mod keys;
 pub mod merkle;
 pub mod report;
 pub mod source;
 pub mod value;
+pub mod verify;
+
+mod diagnose;
+mod pipeline;
+mod resolve;
+mod walk;
