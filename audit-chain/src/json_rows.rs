@@ -469,7 +469,7 @@ mod tests {
             ("{\"a\":1}\n\n{\"a\":1} x", "line 3", "trailing characters"),
             ("\u{feff}{\"a\":1}", "line 1", "byte order mark"),
             ("{\"a\":1}\n{\"a\":", "line 2", "EOF"),
-            ("{\"a\":1}\n{\"a\":\"\\ud800\"}", "line 2", "surrogate"),
+            ("{\"a\":1}\n{\"a\":\"\\ud800\"}", "line 2", "hex escape"),
             ("{\"a\":1}\n{\"a\":NaN}", "line 2", "expected value"),
         ] {
             let Err(Error::Malformed { place: found, what: said, .. }) = lines(text) else { panic!("{text}") };

@@ -343,8 +343,8 @@ fn clock(text: &str) -> Option<i64> {
             byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0'))
         })
     };
-    let date = digits(0, 4)? * 10_000 + digits(5, 7)? * 100 + digits(8, 10)?;
-    let time = digits(11, 13)? * 10_000 + digits(14, 16)? * 100 + digits(17, 19)?;
+    let days = (digits(0, 4)? * 12 + digits(5, 7)?) * 31 + digits(8, 10)?;
+    let seconds = (digits(11, 13)? * 60 + digits(14, 16)?) * 60 + digits(17, 19)?;
     let mut fraction = 0;
     if bytes.get(19) == Some(&b'.') {
         for at in 20..26 {
@@ -352,5 +352,5 @@ fn clock(text: &str) -> Option<i64> {
             fraction = fraction * 10 + digit;
         }
     }
-    Some((date * 1_000_000 + time) * 1_000_000 + fraction)
+    Some((days * 86_400 + seconds) * 1_000_000 + fraction)
 }
