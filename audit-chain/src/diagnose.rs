@@ -11,11 +11,15 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),
         Verdict::Intact => return format!("intact: {records} in {chains}"),
         Verdict::CannotVerify => {
-            return format!("cannot verify: no key at hand fits any of {records}; this says nothing about tampering");
+            return format!(
+                "cannot verify: no key at hand fits any of {records}; this says nothing about tampering"
+            );
         }
         Verdict::Findings => {}
     }
-    let count = |kinds: &[Kind]| report.findings.iter().filter(|finding| kinds.contains(&finding.kind)).count() as u64;
+    let count = |kinds: &[Kind]| {
+        report.findings.iter().filter(|finding| kinds.contains(&finding.kind)).count() as u64
+    };
     let edited = count(&[Kind::Edited, Kind::SignatureInvalid]);
     let gone = count(&[Kind::Missing, Kind::MissingHead]);
     let cut = count(&[Kind::Truncated, Kind::MissingChain]);
@@ -28,7 +32,10 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
     let malformed = count(&[Kind::Malformed]);
     let mut parts = Vec::new();
     if rewritten > 0 {
-        parts.push("rewritten history: the chain is consistent in itself but is not the one of the checkpoint".to_owned());
+        parts.push(
+            "rewritten history: the chain is consistent in itself but is not the one of the checkpoint"
+                .to_owned(),
+        );
     }
     if edited > 0 {
         parts.push(format!("edited rows: {} not as written", plural_are(edited, "record")));

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::FindingKind;
+use crate::report::{Finding, FindingKind, Note};
 use crate::value::{Columns, Row, Value};
 
 /// A link value: what a record is known by to its successor, or what it says of its predecessor.
@@ -152,8 +152,13 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 
-    /// Returns the SQL `ORDER BY` terms of the chain order; empty means the order of insertion (`rowid`).
+    /// Returns the columns of the chain order; empty means the order of insertion (`rowid`, place in the file).
     fn order(&self) -> &[&str] {
+        &[]
+    }
+
+    /// Returns the small tables that the format reads besides the chain (state rows, registries, checkpoints).
+    fn companions(&self) -> &[&str] {
         &[]
     }
 
@@ -164,7 +169,89 @@ pub trait ChainFormat: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotThisFormat`](crate::error::Error::NotThisFormat) when columns that the hash needs are not there.
-    fn bind(&self, columns: &Columns, keys: &KeyRing) -> Result<Box<dyn RecordRule>>;
+    fn bind(&self, columns: &Columns, setup: &Setup<'_>) -> Result<Box<dyn RecordRule>>;
+
+    /// Returns what the first record of a chain must say of its predecessor ([`Link::Genesis`], or where a prune ended).
+    fn start(&self, _chain: &str, _setup: &Setup<'_>) -> Start {
+        Start::default()
+    }
+
+    /// Adds what only the whole shows: state rows, tallies, tree heads. Called once, after the walk.
+    ///
+    /// # Errors
+    /// When a companion cannot be read as what it should be.
+    fn conclude(&self, _setup: &Setup<'_>, _whole: &mut Conclusion<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a verification brings to a format besides the rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// The secrets and public keys at hand.
+    pub keys: &'a KeyRing,
+    /// The small tables at hand, as [`ChainFormat::companions`] names them; absent where the input has none.
+    pub companions: &'a Companions,
+}
+
+/// Small tables held in memory, by name: each row a JSON object of the stored values.
+pub type Companions = std::collections::BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>;
+
+/// Where a chain begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// What the first record must say of its predecessor.
+    pub link: Link,
+    /// The first record's number, where the format numbers.
+    pub number: i64,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { link: Link::Genesis, number: 1 }
+    }
+}
+
+/// One chain at the end of the walk.
+#[derive(Debug, Clone)]
+pub struct Walked {
+    /// The chain's id.
+    pub id: String,
+    /// How many records.
+    pub records: u64,
+    /// The last record's number (or place).
+    pub last: i64,
+    /// The last record's link value.
+    pub head: Link,
+    /// How many records carry a signature or HMAC.
+    pub signed: u64,
+}
+
+/// What the walk found, open for a format's last word.
+#[derive(Debug)]
+pub struct Conclusion<'a> {
+    /// The chains met.
+    pub chains: Vec<Walked>,
+    /// How many records each key verified, by its label.
+    pub records_by_key: Vec<(String, u64)>,
+    pub(crate) walk: &'a mut crate::walk::Walk,
+}
+
+impl Conclusion<'_> {
+    /// Adds a finding.
+    pub fn report(&mut self, finding: Finding) {
+        self.walk.report(finding);
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, note: Note) {
+        self.walk.notes.push(note);
+    }
+
+    /// Looks at the findings so far, to take one back or to say it better.
+    pub fn findings(&mut self) -> &mut Vec<Finding> {
+        &mut self.walk.findings
+    }
 }
 
 /// How the records of a format link.

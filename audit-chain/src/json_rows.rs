@@ -109,9 +109,10 @@ impl<'a> Stream<'a> {
         loop {
             self.fill(name)?;
             let mut start = 0;
-            while let Some(end) = memchr::memchr(b'\n', &self.rest[start..]).map(|at| start + at).or_else(|| {
-                (self.ended && start < self.rest.len()).then_some(self.rest.len())
-            }) {
+            while let Some(end) = memchr::memchr(b'\n', &self.rest[start..])
+                .map(|at| start + at)
+                .or_else(|| (self.ended && start < self.rest.len()).then_some(self.rest.len()))
+            {
                 let text = &self.rest[start..end];
                 if !text.trim_ascii().is_empty() {
                     let object = parse_object(text).map_err(|what| malformed(name, line, what))?;
@@ -130,11 +131,12 @@ impl<'a> Stream<'a> {
     fn fill(&mut self, name: &str) -> Result<()> {
         let before = self.rest.len();
         let wanted = u64::try_from(BLOCK_BYTES).unwrap_or(u64::MAX);
-        let read = self.input.by_ref().take(wanted).read_to_end(&mut self.rest).map_err(|source| Error::Io {
-            action: "read",
-            path: name.into(),
-            source,
-        })?;
+        let read = self
+            .input
+            .by_ref()
+            .take(wanted)
+            .read_to_end(&mut self.rest)
+            .map_err(|source| Error::Io { action: "read", path: name.into(), source })?;
         self.ended |= read == 0;
         if before > MAX_LINE_BYTES {
             return Err(malformed(name, self.next_line, format!("a line of over {MAX_LINE_BYTES} bytes")));
@@ -229,8 +231,9 @@ impl JsonSource {
     /// [`Error::Malformed`] when it is neither, or an item is no object.
     pub fn parse(name: impl Into<String>, text: &[u8]) -> Result<Self> {
         let name = name.into();
-        let text = std::str::from_utf8(text)
-            .map_err(|error| malformed_at(&name, format!("byte {}", error.valid_up_to()), "not UTF-8".into()))?;
+        let text = std::str::from_utf8(text).map_err(|error| {
+            malformed_at(&name, format!("byte {}", error.valid_up_to()), "not UTF-8".into())
+        })?;
         let json = |error: serde_json::Error| {
             malformed_at(&name, format!("line {} column {}", error.line(), error.column()), error.to_string())
         };
@@ -245,7 +248,10 @@ impl JsonSource {
                     return Err(malformed_at(
                         &name,
                         "line 1".into(),
-                        format!("expected an array of records, or an object with one array in it; found an object with {}", other.len()),
+                        format!(
+                            "expected an array of records, or an object with one array in it; found an object with {}",
+                            other.len()
+                        ),
                     ));
                 }
             }
@@ -322,7 +328,8 @@ fn parse_object(line: &[u8]) -> Result<Members<'_>, String> {
     if line.starts_with(b"\xef\xbb\xbf") {
         return Err("a byte order mark; expected a JSON object".into());
     }
-    let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
+    let text = std::str::from_utf8(line)
+        .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(MembersVisitor).map_err(|error| describe(&error))?;
     deserializer.end().map_err(|error| describe(&error))?;
@@ -446,10 +453,13 @@ mod tests {
         let mut form = RowForm::new(source.columns());
         let mut found = Vec::new();
         let mut reader = source.reader()?;
-        while reader.read_chunk(&mut |row| {
-            found.push(String::from_utf8(form.line(row).to_vec()).unwrap());
-            Ok(())
-        })?.is_some() {}
+        while reader
+            .read_chunk(&mut |row| {
+                found.push(String::from_utf8(form.line(row).to_vec()).unwrap());
+                Ok(())
+            })?
+            .is_some()
+        {}
         Ok(found)
     }
 
@@ -472,7 +482,9 @@ mod tests {
             ("{\"a\":1}\n{\"a\":\"\\ud800\"}", "line 2", "hex escape"),
             ("{\"a\":1}\n{\"a\":NaN}", "line 2", "expected value"),
         ] {
-            let Err(Error::Malformed { place: found, what: said, .. }) = lines(text) else { panic!("{text}") };
+            let Err(Error::Malformed { place: found, what: said, .. }) = lines(text) else {
+                panic!("{text}")
+            };
             assert_eq!(found, place, "{text}");
             assert!(said.contains(what), "{text}: {said}");
         }
@@ -483,7 +495,8 @@ mod tests {
 
     #[test]
     fn blocks_are_cut_at_line_ends_and_numbered_without_gaps() {
-        let text: String = (0..20_000).map(|at| format!("{{\"a\":{at},\"pad\":\"{}\"}}\n", "x".repeat(40))).collect();
+        let text: String =
+            (0..20_000).map(|at| format!("{{\"a\":{at},\"pad\":\"{}\"}}\n", "x".repeat(40))).collect();
         let source = NdjsonSource::once("t", text.as_bytes()).unwrap();
         let mut readers = [source.reader().unwrap(), source.reader().unwrap()];
         let (mut rows, mut chunks) = (0, Vec::new());
@@ -512,7 +525,14 @@ mod tests {
             let source = JsonSource::parse("t.json", text.as_bytes()).unwrap();
             let mut seen = Vec::new();
             let mut reader = source.reader().unwrap();
-            while reader.read_chunk(&mut |row| { seen.push(row.values[0]  == Value::Int(1)); Ok(()) }).unwrap().is_some() {}
+            while reader
+                .read_chunk(&mut |row| {
+                    seen.push(row.values[0] == Value::Int(1));
+                    Ok(())
+                })
+                .unwrap()
+                .is_some()
+            {}
             assert_eq!(seen, [true, false]);
         }
         assert!(JsonSource::parse("t", b"{\"receipts\":[5]}").unwrap_err().to_string().contains("record 1"));

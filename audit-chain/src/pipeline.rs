@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, Record, Seal};
-use crate::keys::KeyRing;
+use crate::format::{ChainFormat, Fault, Link, Record, Seal, Setup};
 use crate::merkle::Hash;
 use crate::source::RowSource;
 
@@ -95,7 +94,8 @@ impl Batch {
 
 /// Narrows a place inside a chunk.
 fn index(at: usize) -> Result<u32> {
-    u32::try_from(at).map_err(|_| Error::InvalidInput("a chunk of a source holds more than 4 GiB of ids".into()))
+    u32::try_from(at)
+        .map_err(|_| Error::InvalidInput("a chunk of a source holds more than 4 GiB of ids".into()))
 }
 
 /// What the threads share.
@@ -144,7 +144,7 @@ impl Drop for Leaving<'_> {
 pub(crate) fn run(
     source: &dyn RowSource,
     format: &dyn ChainFormat,
-    keys: &KeyRing,
+    setup: &Setup<'_>,
     threads: usize,
     cancel: Option<&AtomicBool>,
     consume: &mut dyn FnMut(Batch) -> Result<()>,
@@ -159,7 +159,7 @@ pub(crate) fn run(
             let shared = &shared;
             scope.spawn(move || {
                 let _leaving = Leaving(shared);
-                if let Err(error) = work(source, format, keys, worker, cancel, shared) {
+                if let Err(error) = work(source, format, setup, worker, cancel, shared) {
                     let mut state = shared.lock();
                     state.failed.get_or_insert(error);
                     shared.stop.store(true, Ordering::Relaxed);
@@ -208,13 +208,13 @@ fn collect(shared: &Shared, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Res
 fn work(
     source: &dyn RowSource,
     format: &dyn ChainFormat,
-    keys: &KeyRing,
+    setup: &Setup<'_>,
     worker: usize,
     cancel: Option<&AtomicBool>,
     shared: &Shared,
 ) -> Result<()> {
     let mut reader = source.reader()?;
-    let mut rule = format.bind(source.columns(), keys)?;
+    let mut rule = format.bind(source.columns(), setup)?;
     let mut labels_told = 0;
     loop {
         if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

@@ -69,7 +69,7 @@ impl Search {
 pub(crate) fn explain(rules: LinkRules, chain: &str, found: &Break, search: Option<&Search>) -> Finding {
     let (kind, explains) = if rules.numbered { numbered(found) } else { None }
         .unwrap_or_else(|| match search {
-            _ if found.head == Link::Genesis && found.place == 1 => {
+            _ if found.place == 1 => {
                 (FindingKind::MissingHead, "the first record names a predecessor that is not here".to_owned())
             }
             Some(search) => searched(chain, found, search),
@@ -106,8 +106,11 @@ fn numbered(found: &Break) -> Option<(FindingKind, String)> {
             },
         ));
     }
-    Some(if found.place == 1 && number > 1 {
-        (FindingKind::MissingHead, format!("the chain begins at number {number}: {} before it", records(number - 1)))
+    Some(if found.place == 1 && number > expected {
+        (
+            FindingKind::MissingHead,
+            format!("the chain begins at number {number}: {} before it", records(number - expected)),
+        )
     } else if number > expected {
         (FindingKind::Missing, format!("numbers {expected} to {} are not here", number - 1))
     } else if number.checked_add(1) == Some(expected) && found.link == found.head {
@@ -124,7 +127,10 @@ fn searched(chain: &str, found: &Break, search: &Search) -> (FindingKind, String
     let named = search.sighting(chain, found.prev);
     let own = search.sighting(chain, found.link);
     if own.bearers > 1 {
-        return (FindingKind::Duplicate, format!("the same record stands in the chain {} times", own.bearers));
+        return (
+            FindingKind::Duplicate,
+            format!("the same record stands in the chain {} times", own.bearers),
+        );
     }
     match named.at {
         Some(at) if named.claims > 1 => (

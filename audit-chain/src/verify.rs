@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
 use crate::error::Result;
-use crate::format::{ChainFormat, Link};
+use crate::format::{ChainFormat, Companions, Link, Setup};
 use crate::keys::KeyRing;
 use crate::pipeline;
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
@@ -28,6 +28,8 @@ const PROGRESS_EVERY: u64 = 16_384;
 pub struct VerifyOptions<'a> {
     /// How many threads read and hash; 0 means one per core.
     pub threads: usize,
+    /// The small tables that the format reads besides the rows, where the input has them.
+    pub companions: Option<&'a Companions>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
     /// A flag that stops the work.
@@ -62,10 +64,12 @@ pub fn verify(
     };
     let rules = format.links();
     let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
+    let none = Companions::new();
+    let setup = Setup { keys, companions: options.companions.unwrap_or(&none) };
     let mut walk = Walk::new(rules, points);
     let mut told = 0;
-    pipeline::run(source, format, keys, threads, options.cancel, &mut |batch| {
-        walk.consume(batch)?;
+    pipeline::run(source, format, &setup, threads, options.cancel, &mut |batch| {
+        walk.consume(batch, &|chain| format.start(chain, &setup))?;
         if let Some(progress) = options.progress
             && walk.records >= told + PROGRESS_EVERY
         {
@@ -78,8 +82,9 @@ pub fn verify(
         progress(walk.records);
     }
     walk.close();
-    explain_breaks(source, format, keys, threads, options, &mut walk)?;
+    explain_breaks(source, format, &setup, threads, options, &mut walk)?;
     compare(options.checkpoint, format, &mut walk);
+    format.conclude(&setup, &mut walk.conclusion())?;
     Ok(report(format, walk))
 }
 
@@ -87,7 +92,7 @@ pub fn verify(
 fn explain_breaks(
     source: &dyn RowSource,
     format: &dyn ChainFormat,
-    keys: &KeyRing,
+    setup: &Setup<'_>,
     threads: usize,
     options: &VerifyOptions<'_>,
     walk: &mut Walk,
@@ -98,7 +103,7 @@ fn explain_breaks(
     let mut search = None;
     if !format.links().numbered && source.rewind()? {
         let mut questions = Search::new(walk);
-        pipeline::run(source, format, keys, threads, options.cancel, &mut |batch| {
+        pipeline::run(source, format, setup, threads, options.cancel, &mut |batch| {
             questions.consume(&batch);
             Ok(())
         })?;
@@ -199,7 +204,10 @@ fn compare_chain(point: &ChainPoint, chain: &ChainState) -> Vec<Finding> {
             FindingKind::Stripped,
             format!("{} signed records among the first {}", point.signed, point.records),
             format!("{} signed", at_point.signed),
-            format!("{} lost their signature since the checkpoint", plural(point.signed - at_point.signed, "record")),
+            format!(
+                "{} lost their signature since the checkpoint",
+                plural(point.signed - at_point.signed, "record")
+            ),
         ));
     }
     if at_point.root == point.root {
@@ -235,8 +243,10 @@ fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
     let unchecked: u64 = walk.chains.iter().map(|chain| chain.unchecked).sum();
     let verified: u64 = walk.chains.iter().map(|chain| chain.verified).sum();
     let keyless = unchecked > 0 && verified == 0;
-    let only_keys =
-        walk.findings.iter().all(|finding| matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey));
+    let only_keys = walk
+        .findings
+        .iter()
+        .all(|finding| matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey));
     let verdict = match (walk.findings_total, keyless && only_keys) {
         (_, true) => Verdict::CannotVerify,
         (0, false) => Verdict::Intact,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::checkpoint::ChainPoint;
 use crate::error::Result;
-use crate::format::{LinkRules, Link, Seal};
+use crate::format::{Conclusion, Link, LinkRules, Seal, Start, Walked};
 use crate::merkle::{Frontier, Hash};
 use crate::pipeline::{Batch, Entry};
 use crate::report::{Finding, FindingKind, MAX_LISTED_FINDINGS, Note, NoteKind, VerifiedBy};
@@ -111,6 +111,8 @@ pub(crate) struct Walk {
     /// Breaks past [`MAX_BREAKS`], counted only.
     pub(crate) breaks_more: u64,
     labels: Vec<String>,
+    /// How many records each key of `labels` was used for.
+    key_records: Vec<u64>,
     worker_labels: HashMap<usize, Vec<u16>>,
     pub(crate) records: u64,
 }
@@ -129,15 +131,16 @@ impl Walk {
             breaks: Vec::new(),
             breaks_more: 0,
             labels: Vec::new(),
+            key_records: Vec::new(),
             worker_labels: HashMap::new(),
             records: 0,
         }
     }
 
     /// Takes the next batch.
-    pub(crate) fn consume(&mut self, batch: Batch) -> Result<()> {
+    pub(crate) fn consume(&mut self, batch: Batch, start: &dyn Fn(&str) -> Start) -> Result<()> {
         self.learn_labels(&batch);
-        let chains: Vec<usize> = batch.chains.iter().map(|id| self.chain(id)).collect();
+        let chains: Vec<usize> = batch.chains.iter().map(|id| self.chain(id, start)).collect();
         let mut faults = batch.faults.iter().peekable();
         for (at, entry) in batch.entries.iter().enumerate() {
             let chain = chains[entry.chain as usize];
@@ -166,7 +169,8 @@ impl Walk {
     /// Adds a finding; past [`MAX_LISTED_FINDINGS`] it is only counted. Neighbours that are wrong in the same
     /// way for want of the same key become one span.
     pub(crate) fn report(&mut self, finding: Finding) {
-        let spans = matches!(finding.kind, FindingKind::UnknownKey | FindingKind::WrongKey | FindingKind::Reordered);
+        let spans =
+            matches!(finding.kind, FindingKind::UnknownKey | FindingKind::WrongKey | FindingKind::Reordered);
         if spans
             && let (Some(last), Some(position)) = (self.findings.last_mut(), finding.position)
             && last.kind == finding.kind
@@ -206,10 +210,27 @@ impl Walk {
                     chain: chain.id.clone(),
                     position: Some(from),
                     last: Some(to),
-                    explains: format!("{} of {} records carry no signature", chain.unsigned_total, chain.records),
+                    explains: format!(
+                        "{} of {} records carry no signature",
+                        chain.unsigned_total, chain.records
+                    ),
                 });
             }
         }
+    }
+
+    /// Opens the walk for a format's last word.
+    pub(crate) fn conclusion(&mut self) -> Conclusion<'_> {
+        let chains = self.chains.iter().map(|chain| Walked {
+            id: chain.id.clone(),
+            records: chain.records,
+            last: chain.last,
+            head: chain.head,
+            signed: chain.signed,
+        });
+        let chains = chains.collect();
+        let records_by_key = self.labels.iter().cloned().zip(self.key_records.iter().copied()).collect();
+        Conclusion { chains, records_by_key, walk: self }
     }
 
     /// Returns the checkpoint's chains that were not met.
@@ -223,12 +244,12 @@ impl Walk {
     }
 
     /// Finds or starts a chain.
-    fn chain(&mut self, id: &str) -> usize {
+    fn chain(&mut self, id: &str, start: &dyn Fn(&str) -> Start) -> usize {
         if let Some(at) = self.by_id.get(id) {
             return *at;
         }
         let at = self.chains.len();
-        self.chains.push(ChainState::new(id, self.points.get(id).cloned()));
+        self.chains.push(ChainState::new(id, start(id), self.points.get(id).cloned()));
         self.by_id.insert(id.to_owned(), at);
         at
     }
@@ -238,6 +259,7 @@ impl Walk {
         for label in &batch.new_labels {
             let at = self.labels.iter().position(|known| known == label).unwrap_or_else(|| {
                 self.labels.push(label.clone());
+                self.key_records.push(0);
                 self.labels.len() - 1
             });
             let at = u16::try_from(at).unwrap_or(u16::MAX);
@@ -248,7 +270,10 @@ impl Walk {
     fn stretch_of(&self, worker: usize, seal: Seal) -> Stretch {
         let key = |at: u16, how| {
             let of_worker = self.worker_labels.get(&worker);
-            Stretch::Key(of_worker.and_then(|known| known.get(usize::from(at))).copied().unwrap_or(u16::MAX), how)
+            Stretch::Key(
+                of_worker.and_then(|known| known.get(usize::from(at))).copied().unwrap_or(u16::MAX),
+                how,
+            )
         };
         match seal {
             Seal::None => Stretch::None,
@@ -268,11 +293,15 @@ impl Walk {
             chain.stretch = stretch;
             chain.stretch_from = chain.records + 1;
         }
+        if let Stretch::Key(key, _) = stretch
+            && let Some(count) = self.key_records.get_mut(usize::from(key))
+        {
+            *count += 1;
+        }
         let numbered = self.rules.numbered;
         let chain = &mut self.chains[at];
         let place = chain.records + 1;
-        let expected_number =
-            if chain.records == 0 { Some(1) } else { chain.last.checked_add(1) }.filter(|_| numbered);
+        let expected_number = chain.last.checked_add(1).filter(|_| numbered);
         let number_fits = !numbered || entry.number == expected_number;
         let fits = entry.prev == chain.head && number_fits;
         if !fits {
@@ -334,13 +363,13 @@ impl Walk {
 }
 
 impl ChainState {
-    fn new(id: &str, point: Option<ChainPoint>) -> Self {
+    fn new(id: &str, start: Start, point: Option<ChainPoint>) -> Self {
         Self {
             id: id.to_owned(),
             records: 0,
-            first: 1,
-            last: 0,
-            head: Link::Genesis,
+            first: start.number,
+            last: start.number.saturating_sub(1),
+            head: start.link,
             frontier: Frontier::new(),
             signed: 0,
             verified: 0,
@@ -372,8 +401,10 @@ impl ChainState {
 
     /// Takes the record into the sums.
     fn add(&mut self, entry: &Entry, place: u64, faults: u64, clock: bool) {
-        if self.records == 0 {
-            self.first = entry.number.unwrap_or(1);
+        if self.records == 0
+            && let Some(number) = entry.number
+        {
+            self.first = number;
         }
         self.records = place;
         self.last = entry.number.unwrap_or_else(|| i64::try_from(place).unwrap_or(i64::MAX));

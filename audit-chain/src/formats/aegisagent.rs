@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::canonical::{RowForm, push_string, push_value};
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, LinkRules, Record, RecordRule, Seal};
+use crate::format::{ChainFormat, Fault, Link, LinkRules, Record, RecordRule, Seal, Setup};
 use crate::keys::KeyRing;
 use crate::report::FindingKind;
 use crate::value::{Columns, Row, Value};
@@ -36,24 +36,70 @@ pub struct PolicyLog;
 
 /// The columns of the receipts that are read by name.
 const RECEIPT_COLUMNS: &[&str] = &[
-    "id", "tenant_id", "ts", "agent_id", "user_id", "run_id", "trace_id", "tool", "action", "resource",
-    "source_trust", "decision", "approver", "action_hash", "prev_receipt_hash", "receipt_hash", "signature",
-    "signer_public_key", "signer_key_id", "created_at",
+    "id",
+    "tenant_id",
+    "ts",
+    "agent_id",
+    "user_id",
+    "run_id",
+    "trace_id",
+    "tool",
+    "action",
+    "resource",
+    "source_trust",
+    "decision",
+    "approver",
+    "action_hash",
+    "prev_receipt_hash",
+    "receipt_hash",
+    "signature",
+    "signer_public_key",
+    "signer_key_id",
+    "created_at",
 ];
 
 /// Members of a receipt's hashed object in their order; `event_id` is the column `id`.
 const RECEIPT_MEMBERS: &[&str] = &[
-    "action", "action_hash", "agent_id", "approver", "decision", "event_id", "prev_receipt_hash", "resource",
-    "run_id", "source_trust", "tool", "trace_id", "ts", "user_id",
+    "action",
+    "action_hash",
+    "agent_id",
+    "approver",
+    "decision",
+    "event_id",
+    "prev_receipt_hash",
+    "resource",
+    "run_id",
+    "source_trust",
+    "tool",
+    "trace_id",
+    "ts",
+    "user_id",
 ];
 
 const POLICY_COLUMNS: &[&str] = &[
-    "id", "tenant_id", "policy_id", "policy_key", "action", "changed_by", "body_hash", "diff_summary", "prev_hash",
-    "entry_hash", "created_at",
+    "id",
+    "tenant_id",
+    "policy_id",
+    "policy_key",
+    "action",
+    "changed_by",
+    "body_hash",
+    "diff_summary",
+    "prev_hash",
+    "entry_hash",
+    "created_at",
 ];
 
 const POLICY_MEMBERS: &[&str] = &[
-    "action", "body_hash", "changed_by", "diff_summary", "id", "policy_id", "policy_key", "prev_hash", "tenant_id",
+    "action",
+    "body_hash",
+    "changed_by",
+    "diff_summary",
+    "id",
+    "policy_id",
+    "policy_key",
+    "prev_hash",
+    "tenant_id",
 ];
 
 impl ChainFormat for Receipts {
@@ -73,9 +119,10 @@ impl ChainFormat for Receipts {
         LinkRules { numbered: false, clock: true }
     }
 
-    fn bind(&self, columns: &Columns, keys: &KeyRing) -> Result<Box<dyn RecordRule>> {
-        let names = Names { format: self.name(), hash: "receipt_hash", prev: "prev_receipt_hash", signed: true };
-        Rule::bind(columns, keys, &names, RECEIPT_MEMBERS)
+    fn bind(&self, columns: &Columns, setup: &Setup<'_>) -> Result<Box<dyn RecordRule>> {
+        let names =
+            Names { format: self.name(), hash: "receipt_hash", prev: "prev_receipt_hash", signed: true };
+        Rule::bind(columns, setup.keys, &names, RECEIPT_MEMBERS)
     }
 }
 
@@ -96,9 +143,9 @@ impl ChainFormat for PolicyLog {
         LinkRules { numbered: false, clock: true }
     }
 
-    fn bind(&self, columns: &Columns, keys: &KeyRing) -> Result<Box<dyn RecordRule>> {
+    fn bind(&self, columns: &Columns, setup: &Setup<'_>) -> Result<Box<dyn RecordRule>> {
         let names = Names { format: self.name(), hash: "entry_hash", prev: "prev_hash", signed: false };
-        Rule::bind(columns, keys, &names, POLICY_MEMBERS)
+        Rule::bind(columns, setup.keys, &names, POLICY_MEMBERS)
     }
 }
 
@@ -129,7 +176,12 @@ struct Rule {
 }
 
 impl Rule {
-    fn bind(columns: &Columns, keys: &KeyRing, names: &Names<'_>, members: &[&str]) -> Result<Box<dyn RecordRule>> {
+    fn bind(
+        columns: &Columns,
+        keys: &KeyRing,
+        names: &Names<'_>,
+        members: &[&str],
+    ) -> Result<Box<dyn RecordRule>> {
         let id = columns.position("id").or_else(|| columns.position("event_id"));
         let place = |member: &str| match member {
             "event_id" | "id" => id,
@@ -198,7 +250,11 @@ impl RecordRule for Rule {
         let digest = self.digest(row);
         if link != Link::Digest(digest) {
             faults.push(Fault {
-                kind: if matches!(link, Link::Digest(_)) { FindingKind::Edited } else { FindingKind::Malformed },
+                kind: if matches!(link, Link::Digest(_)) {
+                    FindingKind::Edited
+                } else {
+                    FindingKind::Malformed
+                },
                 expected: Some(stored.as_text().map_or_else(|| stored.type_name().to_owned(), str::to_owned)),
                 found: Some(hex::encode(digest)),
                 explains: "the row's content does not hash to its stored hash".into(),
@@ -323,7 +379,8 @@ impl Signers {
         let found = key.map(|key| {
             let trusted = self.trusted.contains(&key);
             let vouched = if trusted { "" } else { " (named by the rows only)" };
-            let label = if id.is_empty() { format!("{signer}{vouched}") } else { format!("{id} {signer}{vouched}") };
+            let label =
+                if id.is_empty() { format!("{signer}{vouched}") } else { format!("{id} {signer}{vouched}") };
             self.labels.push(label);
             Signer { key, trusted, label: u16::try_from(self.labels.len() - 1).unwrap_or(u16::MAX) }
         });
@@ -339,16 +396,18 @@ impl Signers {
 fn clock(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     let digits = |from: usize, to: usize| {
-        bytes.get(from..to)?.iter().try_fold(0_i64, |sum, byte| {
-            byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0'))
-        })
+        bytes
+            .get(from..to)?
+            .iter()
+            .try_fold(0_i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
     };
     let days = (digits(0, 4)? * 12 + digits(5, 7)?) * 31 + digits(8, 10)?;
     let seconds = (digits(11, 13)? * 60 + digits(14, 16)?) * 60 + digits(17, 19)?;
     let mut fraction = 0;
     if bytes.get(19) == Some(&b'.') {
         for at in 20..26 {
-            let digit = bytes.get(at).filter(|byte| byte.is_ascii_digit()).map_or(0, |byte| i64::from(byte - b'0'));
+            let digit =
+                bytes.get(at).filter(|byte| byte.is_ascii_digit()).map_or(0, |byte| i64::from(byte - b'0'));
             fraction = fraction * 10 + digit;
         }
     }

@@ -18,6 +18,9 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
-        _ => Err(Error::InvalidInput(format!("unknown chain format {name:?}: expected one of {}", NAMES.join(", ")))),
+        _ => Err(Error::InvalidInput(format!(
+            "unknown chain format {name:?}: expected one of {}",
+            NAMES.join(", ")
+        ))),
     }
 }

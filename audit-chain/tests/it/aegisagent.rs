@@ -17,8 +17,20 @@ use sha2::{Digest as _, Sha256};
 type Row = Map<String, Value>;
 
 const MEMBERS: [&str; 14] = [
-    "action", "action_hash", "agent_id", "approver", "decision", "event_id", "prev_receipt_hash", "resource", "run_id",
-    "source_trust", "tool", "trace_id", "ts", "user_id",
+    "action",
+    "action_hash",
+    "agent_id",
+    "approver",
+    "decision",
+    "event_id",
+    "prev_receipt_hash",
+    "resource",
+    "run_id",
+    "source_trust",
+    "tool",
+    "trace_id",
+    "ts",
+    "user_id",
 ];
 
 /// Hashes a receipt by the rule of formats/aegisagent.md, with serde_json instead of the library's writer.
@@ -65,7 +77,11 @@ fn history(count: usize) -> Vec<Row> {
             };
             rehash(&mut row);
             if tenant == "a" {
-                sign(&mut row, &key(if at < count / 2 { 1 } else { 2 }), if at < count / 2 { "v1" } else { "v2" });
+                sign(
+                    &mut row,
+                    &key(if at < count / 2 { 1 } else { 2 }),
+                    if at < count / 2 { "v1" } else { "v2" },
+                );
             }
             rows.push(row);
         }
@@ -82,7 +98,8 @@ fn check(rows: &[Row], keys: &KeyRing, checkpoint: Option<&ChainCheckpoint>) -> 
     let name = "rows.ndjson";
     let source = NdjsonSource::new(name, || Ok(Some(Box::new(std::io::Cursor::new(text.clone()))))).unwrap();
     let format = formats::by_name("aegisagent").unwrap();
-    verify(&source, format.as_ref(), keys, &VerifyOptions { checkpoint, threads: 3, ..Default::default() }).unwrap()
+    verify(&source, format.as_ref(), keys, &VerifyOptions { checkpoint, threads: 3, ..Default::default() })
+        .unwrap()
 }
 
 fn checkpoint_of(report: &ChainReport) -> ChainCheckpoint {
@@ -171,24 +188,172 @@ fn the_root_is_that_of_the_canonical_lines() {
 fn each_way_to_tamper_has_its_name_with_and_without_an_earlier_checkpoint() {
     type Tamper = fn(&mut Vec<Row>);
     let cases: &[(&str, Tamper, &[&str], &[&str])] = &[
-        ("edited", |rows| { let at = of(rows, "a", 13); rows[at]["decision"] = "deny".into(); }, &["a edited@13"], &["a edited@13"]),
-        ("missing middle", |rows| { let at = of(rows, "a", 15); rows.remove(at); }, &["a missing@15"], &["a missing@15"]),
-        ("missing head", |rows| { let at = of(rows, "a", 1); rows.remove(at); }, &["a missing-head@1"], &["a missing-head@1"]),
-        ("truncated", |rows| { for _ in 0..5 { let at = rows.iter().rposition(|row| row["tenant_id"] == "a").unwrap(); rows.remove(at); } }, &[], &["a truncated"]),
+        (
+            "edited",
+            |rows| {
+                let at = of(rows, "a", 13);
+                rows[at]["decision"] = "deny".into();
+            },
+            &["a edited@13"],
+            &["a edited@13"],
+        ),
+        (
+            "missing middle",
+            |rows| {
+                let at = of(rows, "a", 15);
+                rows.remove(at);
+            },
+            &["a missing@15"],
+            &["a missing@15"],
+        ),
+        (
+            "missing head",
+            |rows| {
+                let at = of(rows, "a", 1);
+                rows.remove(at);
+            },
+            &["a missing-head@1"],
+            &["a missing-head@1"],
+        ),
+        (
+            "truncated",
+            |rows| {
+                for _ in 0..5 {
+                    let at = rows.iter().rposition(|row| row["tenant_id"] == "a").unwrap();
+                    rows.remove(at);
+                }
+            },
+            &[],
+            &["a truncated"],
+        ),
         ("missing tenant", |rows| rows.retain(|row| row["tenant_id"] != "b"), &[], &["b missing-chain"]),
         ("all rows", |rows| rows.clear(), &[], &["a missing-chain", "b missing-chain"]),
-        ("relabelled", |rows| for row in rows.iter_mut() { if row["tenant_id"] == "b" { row["tenant_id"] = "c".into(); } }, &[], &["b missing-chain"]),
-        ("reordered", |rows| { let (one, two) = (of(rows, "a", 5), of(rows, "a", 6)); rows.swap(one, two); }, &["a reordered@5", "a reordered@7"], &["a reordered@5", "a reordered@7"]),
-        ("duplicate", |rows| { let at = of(rows, "a", 8); let row = rows[at].clone(); rows.insert(at + 1, row); }, &["a duplicate@9"], &["a duplicate@9"]),
-        ("forked", |rows| { let at = of(rows, "a", 8); let mut row = rows[at].clone(); row["id"] = "other".into(); rehash(&mut row); sign(&mut row, &key(1), "v1"); rows.insert(at + 1, row); }, &["a forked@9"], &["a forked@9"]),
-        ("put in", |rows| { let at = of(rows, "b", 3); let mut row = rows[at].clone(); row["prev_receipt_hash"] = "ab".repeat(32).into(); rehash(&mut row); rows.insert(at, row); }, &["b link-broken@3"], &["b link-broken@3"]),
-        ("columns that are not hashed", |rows| { let at = of(rows, "a", 3); rows[at]["decision_id"] = "x".into(); }, &[], &["a unhashed-edited"]),
-        ("rechained", |rows| { let at = of(rows, "b", 3); rows[at]["decision"] = "deny".into(); relink(rows, "b", 3); }, &[], &["b rewritten"]),
-        ("rechained without the signing key", |rows| { let at = of(rows, "a", 39); rows[at]["decision"] = "deny".into(); relink(rows, "a", 39); }, &["a signature-invalid@39", "a signature-invalid@40"], &["a rewritten", "a signature-invalid@39", "a signature-invalid@40"]),
-        ("a bad signature", |rows| { let at = of(rows, "a", 21); let text = rows[at]["signature"].as_str().unwrap().replace('0', "1"); rows[at]["signature"] = text.into(); }, &["a signature-invalid@21"], &["a signature-invalid@21"]),
-        ("a signer that is no key", |rows| { let at = of(rows, "a", 21); rows[at]["signer_public_key"] = "00".repeat(32).into(); }, &["a signature-invalid@21"], &["a signature-invalid@21"]),
-        ("stripped", |rows| for at in [20, 21] { let at = of(rows, "a", at); for name in ["signature", "signer_public_key", "signer_key_id"] { rows[at][name] = Value::Null; } }, &[], &["a stripped"]),
-        ("a hash that is none", |rows| { let at = of(rows, "b", 14); rows[at]["receipt_hash"] = "zz".into(); }, &["b malformed@14"], &["b rewritten", "b malformed@14"]),
+        (
+            "relabelled",
+            |rows| {
+                for row in rows.iter_mut() {
+                    if row["tenant_id"] == "b" {
+                        row["tenant_id"] = "c".into();
+                    }
+                }
+            },
+            &[],
+            &["b missing-chain"],
+        ),
+        (
+            "reordered",
+            |rows| {
+                let (one, two) = (of(rows, "a", 5), of(rows, "a", 6));
+                rows.swap(one, two);
+            },
+            &["a reordered@5", "a reordered@7"],
+            &["a reordered@5", "a reordered@7"],
+        ),
+        (
+            "duplicate",
+            |rows| {
+                let at = of(rows, "a", 8);
+                let row = rows[at].clone();
+                rows.insert(at + 1, row);
+            },
+            &["a duplicate@9"],
+            &["a duplicate@9"],
+        ),
+        (
+            "forked",
+            |rows| {
+                let at = of(rows, "a", 8);
+                let mut row = rows[at].clone();
+                row["id"] = "other".into();
+                rehash(&mut row);
+                sign(&mut row, &key(1), "v1");
+                rows.insert(at + 1, row);
+            },
+            &["a forked@9"],
+            &["a forked@9"],
+        ),
+        (
+            "put in",
+            |rows| {
+                let at = of(rows, "b", 3);
+                let mut row = rows[at].clone();
+                row["prev_receipt_hash"] = "ab".repeat(32).into();
+                rehash(&mut row);
+                rows.insert(at, row);
+            },
+            &["b link-broken@3"],
+            &["b link-broken@3"],
+        ),
+        (
+            "columns that are not hashed",
+            |rows| {
+                let at = of(rows, "a", 3);
+                rows[at]["decision_id"] = "x".into();
+            },
+            &[],
+            &["a unhashed-edited"],
+        ),
+        (
+            "rechained",
+            |rows| {
+                let at = of(rows, "b", 3);
+                rows[at]["decision"] = "deny".into();
+                relink(rows, "b", 3);
+            },
+            &[],
+            &["b rewritten"],
+        ),
+        (
+            "rechained without the signing key",
+            |rows| {
+                let at = of(rows, "a", 39);
+                rows[at]["decision"] = "deny".into();
+                relink(rows, "a", 39);
+            },
+            &["a signature-invalid@39", "a signature-invalid@40"],
+            &["a rewritten", "a signature-invalid@39", "a signature-invalid@40"],
+        ),
+        (
+            "a bad signature",
+            |rows| {
+                let at = of(rows, "a", 21);
+                let text = rows[at]["signature"].as_str().unwrap().replace('0', "1");
+                rows[at]["signature"] = text.into();
+            },
+            &["a signature-invalid@21"],
+            &["a signature-invalid@21"],
+        ),
+        (
+            "a signer that is no key",
+            |rows| {
+                let at = of(rows, "a", 21);
+                rows[at]["signer_public_key"] = "00".repeat(32).into();
+            },
+            &["a signature-invalid@21"],
+            &["a signature-invalid@21"],
+        ),
+        (
+            "stripped",
+            |rows| {
+                for at in [20, 21] {
+                    let at = of(rows, "a", at);
+                    for name in ["signature", "signer_public_key", "signer_key_id"] {
+                        rows[at][name] = Value::Null;
+                    }
+                }
+            },
+            &[],
+            &["a stripped"],
+        ),
+        (
+            "a hash that is none",
+            |rows| {
+                let at = of(rows, "b", 14);
+                rows[at]["receipt_hash"] = "zz".into();
+            },
+            &["b malformed@14"],
+            &["b rewritten", "b malformed@14"],
+        ),
     ];
     let honest = history(40);
     let earlier = checkpoint_of(&check(&honest, &KeyRing::new(), None));
@@ -201,7 +366,11 @@ fn each_way_to_tamper_has_its_name_with_and_without_an_earlier_checkpoint() {
         let report = check(&rows, &KeyRing::new(), Some(&earlier));
         assert_eq!(kinds(&report), *against, "{name}, against the checkpoint: {report:#?}");
         assert_eq!(report.verdict, Verdict::Findings, "{name}");
-        assert!(!report.diagnosis.is_empty() && !report.diagnosis.starts_with("intact"), "{name}: {}", report.diagnosis);
+        assert!(
+            !report.diagnosis.is_empty() && !report.diagnosis.starts_with("intact"),
+            "{name}: {}",
+            report.diagnosis
+        );
     }
 }
 
@@ -222,7 +391,10 @@ fn a_signer_that_is_not_trusted_is_one_finding_with_its_span() {
     keys.add_public_key(key(1).verifying_key());
     let report = check(&history(40), &keys, None);
     assert_eq!(kinds(&report), ["a unknown-key@21-40"]);
-    assert_eq!(report.findings[0].found.as_deref(), Some(hex::encode(key(2).verifying_key().as_bytes()).as_str()));
+    assert_eq!(
+        report.findings[0].found.as_deref(),
+        Some(hex::encode(key(2).verifying_key().as_bytes()).as_str())
+    );
     keys.add_public_key(key(2).verifying_key());
     assert!(check(&history(40), &keys, None).ok);
 }
