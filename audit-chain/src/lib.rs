@@ -11,8 +11,11 @@ pub mod formats;
 pub mod json_rows;
 pub mod keys;
 pub mod merkle;
+pub mod note;
 pub mod report;
+pub mod signature;
 pub mod source;
+pub mod tlog;
 pub mod value;
 pub mod verify;
 

@@ -5,4 +5,6 @@
 
 mod aegisagent;
 mod merkle;
+mod note;
+mod signature;
 mod vectors;

@@ -1,0 +1,6 @@
+//! The service over real HTTP on 127.0.0.1, and the loader.
+
+mod generate;
+mod receipts;
+#[cfg(test)]
+mod service;
