@@ -5,7 +5,7 @@ use crate::verify::plural;
 
 /// Says what most likely happened.
 pub(crate) fn sentence(report: &ChainReport) -> String {
-    let chains = plural(report.chains.len() as u64, "chain");
+    let chains = plural(report.chains_total, "chain");
     let records = plural(report.records, "record");
     match report.verdict {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),

@@ -4,6 +4,7 @@
 //! order, a second pass is made only where links do not fit. The result is a [`ChainReport`];
 //! an error means that the source could not be read, never that it is wrong.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use base64::Engine as _;
@@ -12,13 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
 use crate::error::Result;
-use crate::format::{ChainFormat, Companions, Link, Setup};
+use crate::format::{ChainFormat, Companions, Link, Setup, Tables};
 use crate::keys::KeyRing;
 use crate::pipeline;
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::source::RowSource;
-use crate::walk::{ChainState, Walk};
+use crate::walk::{ChainState, Standing, Walk};
 
 /// How often progress is told, in records.
 const PROGRESS_EVERY: u64 = 16_384;
@@ -30,6 +31,13 @@ pub struct VerifyOptions<'a> {
     pub threads: usize,
     /// The small tables that the format reads besides the rows, where the input has them.
     pub companions: Option<&'a Companions>,
+    /// The tables that the format reads besides the rows and that may be large; they go before `companions`.
+    pub tables: Option<&'a Tables<'a>>,
+    /// How many chains the report lists where a format has very many short ones; 0 means
+    /// [`MAX_LISTED_CHAINS`](crate::report::MAX_LISTED_CHAINS). A checkpoint wants all: `usize::MAX`.
+    pub max_chains: usize,
+    /// Where what does not fit in memory is sorted; `None` means the system's folder for temporary files.
+    pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
     /// A flag that stops the work.
@@ -47,6 +55,16 @@ impl std::fmt::Debug for VerifyOptions<'_> {
     }
 }
 
+impl VerifyOptions<'_> {
+    /// Returns how many threads read and hash.
+    pub(crate) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            some => some,
+        }
+    }
+}
+
 /// Verifies every chain in `source`.
 ///
 /// # Errors
@@ -58,10 +76,10 @@ pub fn verify(
     keys: &KeyRing,
     options: &VerifyOptions<'_>,
 ) -> Result<ChainReport> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        some => some,
-    };
+    if let Some(report) = format.verify_whole(source, keys, options) {
+        return report;
+    }
+    let threads = options.thread_count();
     let rules = format.links();
     let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
     let none = Companions::new();
@@ -143,7 +161,7 @@ fn compare(checkpoint: Option<&ChainCheckpoint>, format: &dyn ChainFormat, walk:
     }
     for point in &checkpoint.chains {
         if let Some(chain) = walk.by_id(&point.id) {
-            found.extend(compare_chain(point, chain));
+            found.extend(compare_chain(point, &chain.standing()));
         }
     }
     for finding in found {
@@ -171,7 +189,7 @@ fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
 }
 
 /// Says what differs between a chain and where it stood at the checkpoint.
-fn compare_chain(point: &ChainPoint, chain: &ChainState) -> Vec<Finding> {
+pub(crate) fn compare_chain(point: &ChainPoint, chain: &Standing) -> Vec<Finding> {
     let finding = |kind, expected: String, found: String, explains: String| Finding {
         kind,
         chain: point.id.clone(),
@@ -262,7 +280,9 @@ fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
         verdict,
         format: format.name().to_owned(),
         records: walk.records,
+        chains_total: chains.len() as u64,
         chains,
+        trust: None,
         findings: walk.findings,
         findings_total: walk.findings_total,
         notes: walk.notes,
