@@ -26,6 +26,7 @@ use zstd::stream::{write, zio};
 use crate::context::{Context, Progress};
 use crate::encrypt::{Identities, Recipients};
 use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Digest;
 
 /// The suffix of a compressed object.
 pub const SUFFIX_PLAIN: &str = ".zst";
@@ -50,16 +51,16 @@ const WINDOW_LOG_MAX: u32 = 23;
 const PROGRESS_STEP: u64 = 4 << 20;
 
 /// The sizes and digests of a sealed object, as the manifest records them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     /// Plain bytes.
     pub size_bytes: u64,
-    /// The SHA-256 of the plain bytes, 64 hexadecimal digits.
-    pub sha256: String,
+    /// The SHA-256 of the plain bytes.
+    pub sha256: Digest,
     /// Stored bytes.
     pub stored_size_bytes: u64,
-    /// The SHA-256 of the stored bytes, 64 hexadecimal digits.
-    pub stored_sha256: String,
+    /// The SHA-256 of the stored bytes.
+    pub stored_sha256: Digest,
 }
 
 /// How objects are sealed.
@@ -114,8 +115,8 @@ impl Tally {
         self.hash.update(bytes);
     }
 
-    fn finish(self) -> (u64, String) {
-        (self.size, hex::encode(self.hash.finalize()))
+    fn finish(self) -> (u64, Digest) {
+        (self.size, Digest(self.hash.finalize().into()))
     }
 }
 
@@ -400,7 +401,7 @@ impl<R: Read> OpenReader<R> {
             frame_done: false,
             plain: Tally::default(),
             stored,
-            expected: options.expected.clone(),
+            expected: options.expected,
             outcome: None,
             failed: false,
             ctx: ctx.clone(),
@@ -557,15 +558,15 @@ impl<R: Read> Read for OpenReader<R> {
 /// [`Error::Digest`] when size or digest is not the recorded one; what the input says; `Cancelled`.
 pub fn check_stored(object: &str, input: impl Read, expected: &Sealed, ctx: &Context) -> Result<()> {
     let (stored_size_bytes, stored_sha256) = digest(object, input, ctx)?;
-    let found = Sealed { stored_size_bytes, stored_sha256, ..expected.clone() };
+    let found = Sealed { stored_size_bytes, stored_sha256, ..*expected };
     compare(object, expected, &found, false)
 }
 
-/// Reads to the end and returns the number of bytes and their SHA-256 in hexadecimal digits.
+/// Reads to the end and returns the number of bytes and their SHA-256.
 ///
 /// # Errors
 /// What the input says; `Cancelled`.
-pub fn digest(object: &str, mut input: impl Read, ctx: &Context) -> Result<(u64, String)> {
+pub fn digest(object: &str, mut input: impl Read, ctx: &Context) -> Result<(u64, Digest)> {
     let mut tally = Tally::default();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -589,8 +590,8 @@ fn compare(object: &str, expected: &Sealed, found: &Sealed, plain: bool) -> Resu
         ("size in bytes", expected.size_bytes, found.size_bytes, plain),
     ];
     let digests = [
-        ("sha256 of the stored bytes", &expected.stored_sha256, &found.stored_sha256, true),
-        ("sha256", &expected.sha256, &found.sha256, plain),
+        ("sha256 of the stored bytes", expected.stored_sha256, found.stored_sha256, true),
+        ("sha256", expected.sha256, found.sha256, plain),
     ];
     for (what, expected, found, asked) in sizes {
         if asked && expected != found {
@@ -599,7 +600,7 @@ fn compare(object: &str, expected: &Sealed, found: &Sealed, plain: bool) -> Resu
     }
     for (what, expected, found, asked) in digests {
         if asked && expected != found {
-            return fail(what, expected.clone(), found.clone());
+            return fail(what, expected.to_string(), found.to_string());
         }
     }
     Ok(())
@@ -648,9 +649,9 @@ mod tests {
                 let plain = text(size);
                 let (sealed, stored) = seal(&plain, &sealing);
                 assert_eq!(sealed.size_bytes, size as u64);
-                assert_eq!(sealed.sha256, hex::encode(Sha256::digest(&plain)));
+                assert_eq!(sealed.sha256, Digest::of(&plain));
                 assert_eq!(sealed.stored_size_bytes, stored.len() as u64);
-                assert_eq!(sealed.stored_sha256, hex::encode(Sha256::digest(&stored)));
+                assert_eq!(sealed.stored_sha256, Digest::of(&stored));
                 let opening = OpenOptions { expected: Some(sealed), ..opening.clone() };
                 assert_eq!(open(&stored, &opening).unwrap(), plain, "{size}");
             }
@@ -762,16 +763,16 @@ mod tests {
     #[test]
     fn a_recorded_figure_that_differs_is_named() {
         let (sealed, stored) = seal(b"plain", &SealOptions::default());
-        let zero = "0".repeat(64);
+        let zero = Digest([0; 32]);
         let cases = [
-            (Sealed { size_bytes: 4, ..sealed.clone() }, "size in bytes"),
-            (Sealed { size_bytes: 6, ..sealed.clone() }, "size in bytes"),
-            (Sealed { sha256: zero.clone(), ..sealed.clone() }, "sha256"),
-            (Sealed { stored_size_bytes: 1, ..sealed.clone() }, "size of the stored bytes"),
-            (Sealed { stored_sha256: zero, ..sealed.clone() }, "sha256 of the stored bytes"),
+            (Sealed { size_bytes: 4, ..sealed }, "size in bytes"),
+            (Sealed { size_bytes: 6, ..sealed }, "size in bytes"),
+            (Sealed { sha256: zero, ..sealed }, "sha256"),
+            (Sealed { stored_size_bytes: 1, ..sealed }, "size of the stored bytes"),
+            (Sealed { stored_sha256: zero, ..sealed }, "sha256 of the stored bytes"),
         ];
         for (expected, name) in cases {
-            let opening = OpenOptions { expected: Some(expected.clone()), ..Default::default() };
+            let opening = OpenOptions { expected: Some(expected), ..Default::default() };
             match open(&stored, &opening).unwrap_err() {
                 Error::Digest { object, what, .. } => assert_eq!((object.as_str(), what), ("object", name)),
                 other => panic!("{other}"),
@@ -784,7 +785,7 @@ mod tests {
     #[test]
     fn a_reader_that_stops_early_has_the_rest_checked_by_finish() {
         let (sealed, stored) = seal(&text(1 << 20), &SealOptions::default());
-        let opening = OpenOptions { expected: Some(sealed.clone()), ..Default::default() };
+        let opening = OpenOptions { expected: Some(sealed), ..Default::default() };
         let mut reader = OpenReader::new("object", stored.as_slice(), &opening, &Context::new()).unwrap();
         reader.read_exact(&mut [0; 10]).unwrap();
         assert_eq!(reader.finish().unwrap(), sealed);
@@ -860,7 +861,7 @@ mod tests {
                 let (sealed, mut stored) = seal(&text(size), &sealing);
                 let at = at.index(stored.len());
                 stored[at] ^= 1 << bit;
-                let opening = OpenOptions { expected: Some(sealed.clone()), ..opening.clone() };
+                let opening = OpenOptions { expected: Some(sealed), ..opening.clone() };
                 prop_assert!(open(&stored, &opening).is_err());
                 prop_assert!(check_stored("object", stored.as_slice(), &sealed, &Context::new()).is_err());
             }
