@@ -8,4 +8,5 @@ pub mod error;
 pub mod manifest;
 pub mod names;
 pub mod seal;
+pub mod signing;
 pub mod traits;
