@@ -7,6 +7,7 @@ pub mod encrypt;
 pub mod error;
 pub mod manifest;
 pub mod names;
+pub mod repository;
 pub mod seal;
 pub mod secret;
 pub mod signing;

@@ -83,6 +83,8 @@ pub struct InitEvent {
     pub repository: String,
     /// The version of Attestore that made it.
     pub attestore: String,
+    /// The digest of `repository.json`.
+    pub header_sha256: Digest,
 }
 
 /// A backup was committed. What `list` shows is here, so that no manifest need be read for it.
@@ -244,7 +246,9 @@ impl LogState {
             Event::Prune(event) => self.prune(sequence, event),
             Event::Hold(event) => match self.live_mut(&event.backup) {
                 Some(record) => record.held = event.on.then(|| event.reason.clone()),
-                None => self.problems.push((sequence, format!("a hold names {:?}, which is not there", event.backup))),
+                None => self
+                    .problems
+                    .push((sequence, format!("a hold names {:?}, which is not there", event.backup))),
             },
             Event::Verify(event) if event.verdict == Verdict::Intact => {
                 if let Some(record) = event.backup.as_deref().and_then(|id| self.live_mut(id)) {
@@ -253,6 +257,11 @@ impl LogState {
             }
             _ => {}
         }
+    }
+
+    /// Counts an entry that cannot be read.
+    pub(super) fn skip(&mut self) {
+        self.size += 1;
     }
 
     fn backup(&mut self, sequence: u64, event: &BackupEvent) {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{self, Durable};
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the member `format` of `repository.json` says.
@@ -40,7 +40,7 @@ pub struct Header {
     pub id: String,
     /// When it was made, by the clock of the machine that made it.
     pub created_at: Timestamp,
-    /// The origin line of the log's checkpoints (`attestore/<id>`).
+    /// The origin line of the log's checkpoints (`attestore.dev/repository/<id>`).
     pub log_origin: String,
     /// The public key of the log in note form (`<origin>+<8 hex>+<base64>`).
     pub log_key: String,
@@ -74,8 +74,7 @@ impl Header {
         })?;
         let malformed =
             |what: String| Error::new(ErrorKind::Malformed, format!("{}: {what}", path.display()));
-        let probe: Probe =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let probe: Probe = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         if probe.format != FORMAT {
             return Err(malformed(format!("format: expected {FORMAT:?}, found {:?}", probe.format)));
         }
@@ -91,15 +90,11 @@ impl Header {
         serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
     }
 
-    /// Writes `repository.json`, which must not exist.
-    ///
-    /// # Errors
-    /// When it exists or cannot be written.
-    pub(super) fn write(&self, layout: &Layout, durable: &Durable) -> Result<()> {
-        let bytes = serde_json_canonicalizer::to_vec(self).map_err(|error| {
+    /// Writes the header in canonical form (RFC 8785).
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json_canonicalizer::to_vec(self).map_err(|error| {
             Error::new(ErrorKind::Internal, "repository.json cannot be written").with_source(error)
-        })?;
-        durable.write_new(layout.header(), &bytes, durable::PRIVATE_FILE)
+        })
     }
 }
 

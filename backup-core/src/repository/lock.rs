@@ -25,21 +25,21 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub(super) struct Holder {
     /// The process.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// The machine.
-    pub host: String,
+    pub(super) host: String,
     /// Since when, by its clock.
-    pub since: Timestamp,
+    pub(super) since: Timestamp,
     /// What it does: `backup`, `prune`, `append`.
-    pub command: String,
+    pub(super) command: String,
 }
 
 impl Holder {
     /// Describes this process.
     #[must_use]
-    pub fn this_process(command: &str) -> Self {
+    pub(super) fn this_process(command: &str) -> Self {
         Self {
             pid: std::process::id(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -51,7 +51,7 @@ impl Holder {
 
 /// A lock that is held; dropped, it is given back.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     file: File,
 }
 
@@ -61,7 +61,7 @@ impl Lock {
     /// # Errors
     /// [`ErrorKind::Locked`], naming the holder, when it is not free in time; [`ErrorKind::Cancelled`];
     /// [`ErrorKind::Unsupported`] when the file system has no locks; [`ErrorKind::Permission`].
-    pub fn acquire(path: &Path, command: &str, wait: Duration, ctx: &Context) -> Result<Self> {
+    pub(super) fn acquire(path: &Path, command: &str, wait: Duration, ctx: &Context) -> Result<Self> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(PRIVATE_FILE))
             .map_err(|error| Error::io("open", path, error.into()))?;

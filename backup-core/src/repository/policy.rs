@@ -12,13 +12,66 @@
 //!   one (UTC).
 
 use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanFieldwise, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::entry::BackupRecord;
 use crate::error::{Error, ErrorKind, Result};
+
+/// A length of time by the calendar (`36h`, `30d`, `8w`, `6mo`, `1y 2mo`, `P30D`), above nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age(SpanFieldwise);
+
+impl Age {
+    /// Returns the time that lies this age before `time`, by the UTC calendar.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when that is before the calendar begins.
+    pub fn before(self, time: Timestamp) -> Result<Timestamp> {
+        let earlier = time.to_zoned(TimeZone::UTC).checked_sub(self.0.0);
+        earlier
+            .map(|earlier| earlier.timestamp())
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, format!("age {self}: {error}")))
+    }
+}
+
+impl FromStr for Age {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |why: String| {
+            Error::new(ErrorKind::InvalidInput, format!("age {text:?}: {why}"))
+                .with_hint("write an age as `36h`, `30d`, `8w`, `6mo` or `1y`")
+        };
+        let span: Span = text.trim().parse().map_err(|error: jiff::Error| bad(error.to_string()))?;
+        if span.is_zero() || span.is_negative() {
+            return Err(bad("expected more than nothing".into()));
+        }
+        Ok(Self(span.fieldwise()))
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0.0)
+    }
+}
+
+impl Serialize for Age {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Age {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
 
 /// What to keep. A backup is kept when any rule keeps it; a policy without rules is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +93,7 @@ pub struct RetentionPolicy {
     pub keep_yearly: Option<u32>,
     /// Everything up to this age, counted back from the newest backup (not from now).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep_within: Option<SpanFieldwise>,
+    pub keep_within: Option<Age>,
 }
 
 impl RetentionPolicy {
@@ -48,22 +101,6 @@ impl RetentionPolicy {
     #[must_use]
     pub fn last(number: u32) -> Self {
         Self { keep_last: Some(number), ..Self::default() }
-    }
-
-    /// Reads an age (`30d`, `6mo`, `1y 2mo`, `P30D`) for [`RetentionPolicy::keep_within`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] when it is not an age, or not above nothing.
-    pub fn parse_age(text: &str) -> Result<SpanFieldwise> {
-        let bad = |why: String| {
-            Error::new(ErrorKind::InvalidInput, format!("age {text:?}: {why}"))
-                .with_hint("write an age as `36h`, `30d`, `8w`, `6mo` or `1y`")
-        };
-        let span: Span = text.parse().map_err(|error: jiff::Error| bad(error.to_string()))?;
-        if span.is_zero() || span.is_negative() {
-            return Err(bad("expected more than nothing".into()));
-        }
-        Ok(span.fieldwise())
     }
 
     fn rules(&self) -> [(&'static str, Option<u32>); 5] {
@@ -84,7 +121,7 @@ impl RetentionPolicy {
             .iter()
             .filter_map(|(name, number)| number.map(|number| format!("keep-{name} {number}")))
             .collect();
-        words.extend(self.keep_within.map(|age| format!("keep-within {:#}", age.0)));
+        words.extend(self.keep_within.map(|age| format!("keep-within {age}")));
         words.join(", ")
     }
 
@@ -170,12 +207,10 @@ pub(super) fn decide(candidates: &[Candidate<'_>], policy: &RetentionPolicy) -> 
         }
     }
     if let (Some(age), Some(&newest)) = (policy.keep_within, dated.first()) {
-        let oldest = times[newest].to_zoned(TimeZone::UTC).checked_sub(age.0).map_err(|error| {
-            Error::new(ErrorKind::InvalidInput, format!("keep-within: {error}"))
-        })?;
+        let oldest = age.before(times[newest])?;
         for &at in &dated {
-            if times[at] >= oldest.timestamp() {
-                keep(at, format!("within {:#}", age.0));
+            if times[at] >= oldest {
+                keep(at, format!("within {age}"));
             }
         }
     }
@@ -279,10 +314,10 @@ mod tests {
         assert_eq!(keep(&RetentionPolicy { keep_weekly: Some(3), ..Default::default() }), 3);
         assert_eq!(keep(&RetentionPolicy { keep_monthly: Some(9), ..Default::default() }), 2);
         assert_eq!(keep(&RetentionPolicy { keep_yearly: Some(1), ..Default::default() }), 1);
-        let within = RetentionPolicy::parse_age("3d").unwrap();
-        assert_eq!(keep(&RetentionPolicy { keep_within: Some(within), ..Default::default() }), 4);
-        let month = RetentionPolicy::parse_age("1mo").unwrap();
-        assert_eq!(keep(&RetentionPolicy { keep_within: Some(month), ..Default::default() }), 32);
+        let within =
+            |age: &str| RetentionPolicy { keep_within: Some(age.parse().unwrap()), ..Default::default() };
+        assert_eq!(keep(&within("3d")), 4);
+        assert_eq!(keep(&within("1mo")), 32);
     }
 
     #[test]
@@ -291,11 +326,11 @@ mod tests {
             assert_eq!(decide(&[], &policy).unwrap_err().kind(), ErrorKind::InvalidInput);
         }
         for age in ["", "-3d", "0d", "3 apples", "d"] {
-            assert_eq!(RetentionPolicy::parse_age(age).unwrap_err().kind(), ErrorKind::InvalidInput, "{age}");
+            assert_eq!(age.parse::<Age>().unwrap_err().kind(), ErrorKind::InvalidInput, "{age}");
         }
         let policy = RetentionPolicy {
             keep_last: Some(7),
-            keep_within: Some(RetentionPolicy::parse_age("1y 2mo").unwrap()),
+            keep_within: Some("1y 2mo".parse().unwrap()),
             ..Default::default()
         };
         assert_eq!(policy.describe(), "keep-last 7, keep-within 1y 2mo");

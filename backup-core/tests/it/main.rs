@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod manifest;
+mod memory;
+mod repository;
 mod seal;
 mod signing;
 mod support;
