@@ -146,6 +146,27 @@ impl Note {
         Ok(signed_by)
     }
 
+    /// Verifies the note against keys with and without a name; returns those that signed it.
+    ///
+    /// # Errors
+    /// Those of [`Note::verify`].
+    pub fn verify_trusted(&self, trusted: &[TrustedKey]) -> Result<Vec<NoteVerifier>> {
+        let mut verifiers: Vec<NoteVerifier> = Vec::new();
+        for key in trusted {
+            match key {
+                TrustedKey::Named(verifier) => verifiers.push(verifier.clone()),
+                TrustedKey::Bare(key) => {
+                    for line in &self.signatures {
+                        verifiers.push(NoteVerifier::new(line.name.clone(), *key)?);
+                    }
+                }
+            }
+        }
+        verifiers.sort_by(|a, b| (&a.name, a.key_id).cmp(&(&b.name, b.key_id)));
+        verifiers.dedup();
+        Ok(self.verify(&verifiers)?.into_iter().cloned().collect())
+    }
+
     fn nobody_known(&self, trusted: &[NoteVerifier]) -> String {
         let names = |list: Vec<String>| if list.is_empty() { "nobody".to_owned() } else { list.join(", ") };
         let label = |name: &str, id: u32| format!("{name}+{id:08x}");
@@ -241,6 +262,40 @@ impl fmt::Display for NoteVerifier {
         let mut bytes = vec![ED25519];
         bytes.extend(self.key.as_bytes());
         write!(f, "{}+{:08x}+{}", self.name, self.key_id, STANDARD.encode(bytes))
+    }
+}
+
+/// A public key that a caller trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustedKey {
+    /// A key that signs under its own name only.
+    Named(NoteVerifier),
+    /// A key whatever name it signs under.
+    Bare(VerifyingKey),
+}
+
+impl TrustedKey {
+    /// Reads a key: a note verifier key keeps its name, any other spelling of a public key has none.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] as [`signature::parse_public_key`] says.
+    pub fn parse(text: &str) -> Result<Self> {
+        match NoteVerifier::parse(text) {
+            Ok(verifier) => Ok(Self::Named(verifier)),
+            Err(_) => signature::parse_public_key(text).map(Self::Bare),
+        }
+    }
+}
+
+impl From<NoteVerifier> for TrustedKey {
+    fn from(verifier: NoteVerifier) -> Self {
+        Self::Named(verifier)
+    }
+}
+
+impl From<VerifyingKey> for TrustedKey {
+    fn from(key: VerifyingKey) -> Self {
+        Self::Bare(key)
     }
 }
 
@@ -413,6 +468,20 @@ mod tests {
         let other_name = signer("example.com/other", 1).verifier().clone();
         let error = note.verify(&[other_key, other_name]).unwrap_err().to_string();
         assert!(error.contains("signed by example.com/log+"), "{error}");
+    }
+
+    #[test]
+    fn a_key_without_a_name_is_trusted_under_every_name() {
+        let log = signer("example.com/log", 1);
+        let note = Note::parse(&signed("text\n", std::slice::from_ref(&log))).unwrap();
+        let hex = hex::encode(log.verifier().key().as_bytes());
+        let trusted =
+            [TrustedKey::parse(&hex).unwrap(), TrustedKey::parse(&log.verifier().to_string()).unwrap()];
+        assert!(matches!(trusted, [TrustedKey::Bare(_), TrustedKey::Named(_)]));
+        assert_eq!(note.verify_trusted(&trusted).unwrap(), [log.verifier().clone()]);
+        assert_eq!(note.verify_trusted(&trusted[..1]).unwrap(), [log.verifier().clone()]);
+        note.verify_trusted(&[(*signer("example.com/log", 2).verifier().key()).into()]).unwrap_err();
+        note.verify_trusted(&[]).unwrap_err();
     }
 
     #[test]
