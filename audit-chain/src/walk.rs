@@ -169,8 +169,13 @@ impl Walk {
     /// Adds a finding; past [`MAX_LISTED_FINDINGS`] it is only counted. Neighbours that are wrong in the same
     /// way for want of the same key become one span.
     pub(crate) fn report(&mut self, finding: Finding) {
-        let spans =
-            matches!(finding.kind, FindingKind::UnknownKey | FindingKind::WrongKey | FindingKind::Reordered);
+        let spans = matches!(
+            finding.kind,
+            FindingKind::UnknownKey
+                | FindingKind::UnknownVersion
+                | FindingKind::WrongKey
+                | FindingKind::Reordered
+        );
         if spans
             && let (Some(last), Some(position)) = (self.findings.last_mut(), finding.position)
             && last.kind == finding.kind
