@@ -2,4 +2,5 @@
 
 mod generate;
 mod receipts;
+#[cfg(test)]
 mod service;

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Installs the stock tools that the tests and the demo compare against, where they are missing.
+# Says what it does; does nothing when everything is there. Wants apt-get (Debian, Ubuntu); elsewhere it prints the
+# names and leaves the installing to you.
+set -eu
+
+# command:package
+tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils"
+
+missing=""
+for pair in $tools; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+# The bundled SQLite and zstd are C.
+command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
+
+if [ -z "$missing" ]; then
+    echo "install-tools: every tool is here"
+    exit 0
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "install-tools: missing:$missing; there is no apt-get here, install them by your system's own means" >&2
+    exit 1
+fi
+as_root=""
+if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "install-tools: missing:$missing; run as root: apt-get install -y --no-install-recommends$missing" >&2
+        exit 1
+    fi
+    as_root=sudo
+fi
+echo "install-tools: ${as_root:+$as_root }apt-get install -y --no-install-recommends$missing"
+$as_root apt-get update -qq
+# The list is words on purpose.
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
