@@ -11,6 +11,7 @@ pub mod formats;
 pub mod json_rows;
 pub mod keys;
 pub mod merkle;
+pub mod native;
 pub mod note;
 pub mod report;
 pub mod signature;

@@ -6,9 +6,10 @@ use crate::error::{Error, Result};
 use crate::format::ChainFormat;
 
 pub mod aegisagent;
+pub mod native;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
 
 /// Returns a built-in format by its name.
 ///
@@ -18,6 +19,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "native" => Ok(Arc::new(native::Native)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")
