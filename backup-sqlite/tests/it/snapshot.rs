@@ -285,3 +285,18 @@ fn facts_say_what_the_database_is() {
 fn the_bundled_sqlite_has_the_wal_reset_fix() {
     assert!(rusqlite::version_number() >= 3_051_003, "SQLite {}", rusqlite::version());
 }
+
+#[test]
+fn a_path_that_is_not_utf8_is_copied_page_by_page_and_refused_by_vacuum() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(std::ffi::OsString::from_vec(b"odd \xff".to_vec()));
+    std::fs::create_dir(&odd).unwrap();
+    let database = odd.join("app.db");
+    bank(&database, "wal");
+    let to = Folder::new(&odd.join("backup"));
+    let error = source(&database, Method::VacuumInto).snapshot(&[], &to, &Context::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    source(&database, Method::OnlineBackup).snapshot(&[], &to, &Context::new()).unwrap();
+    assert_eq!(assert_whole_bank(&to.object("database/app.db")), 2_000);
+}
