@@ -116,7 +116,11 @@ pub(crate) fn foreign_keys(connection: &Connection, path: &Path, ctx: &Context) 
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(crate) fn count_rows(connection: &Connection, path: &Path, ctx: &Context) -> Result<BTreeMap<String, u64>> {
+pub(crate) fn count_rows(
+    connection: &Connection,
+    path: &Path,
+    ctx: &Context,
+) -> Result<BTreeMap<String, u64>> {
     let tables = user_tables(connection).map_err(|error| explain(error, "read the schema of", path))?;
     let mut counts = BTreeMap::new();
     for table in tables {
@@ -233,7 +237,14 @@ mod tests {
     #[test]
     fn a_check_that_writes_or_does_not_compile_is_refused() {
         let db = database("CREATE TABLE t(a)");
-        for hostile in ["DELETE FROM t", "INSERT INTO t VALUES (1) RETURNING 1", "PRAGMA user_version=3", "SELEC", "", "SELECT ?1"] {
+        for hostile in [
+            "DELETE FROM t",
+            "INSERT INTO t VALUES (1) RETURNING 1",
+            "PRAGMA user_version=3",
+            "SELEC",
+            "",
+            "SELECT ?1",
+        ] {
             assert_eq!(run(&db, hostile, None).unwrap_err().kind(), ErrorKind::InvalidInput, "{hostile:?}");
         }
         assert_eq!(db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
@@ -246,12 +257,17 @@ mod tests {
         );
         let check = foreign_keys(&db, Path::new("a.db"), &Context::new()).unwrap();
         assert!(!check.ok);
-        assert!(check.detail.starts_with("2 references without a row: c row 1 refers to nothing in p"), "{}", check.detail);
+        assert!(
+            check.detail.starts_with("2 references without a row: c row 1 refers to nothing in p"),
+            "{}",
+            check.detail
+        );
     }
 
     #[test]
     fn row_counts_are_compared_table_by_table() {
-        let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
+        let counts =
+            |pairs: &[(&str, u64)]| pairs.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
         let expected: BTreeMap<String, u64> = counts(&[("a", 1), ("b", 2)]);
         assert!(compare_rows(&expected, &expected).ok);
         let check = compare_rows(&expected, &counts(&[("a", 2), ("c", 0)]));

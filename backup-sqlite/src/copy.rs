@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use backup_core::context::{Context, Progress};
-use backup_core::error::Result;
+use backup_core::error::{Error, ErrorKind, Result};
 use jiff::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -101,13 +101,17 @@ fn tell(path: &Path, done: u64, total: u64, ctx: &Context) {
 }
 
 fn vacuum_into(job: Job<'_>, total: u64, ctx: &Context) -> Result<Timestamp> {
-    use std::os::unix::ffi::OsStrExt as _;
-
     let Job { source, path, .. } = job;
     let _unsynced = job.own.then(|| Unsynced::set(source));
     let mut instant = Timestamp::now();
-    // The name is given as bytes, because a path need not be UTF-8.
-    let to = job.to.as_os_str().as_bytes();
+    // SQL takes text: bytes cast to text would be read in the encoding of the database.
+    let to = job.to.to_str().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("VACUUM INTO cannot write {}: the path is not UTF-8", job.to.display()),
+        )
+        .with_hint("use the method online-backup, or a folder with a name in UTF-8")
+    })?;
     let target = job.to;
     watched(
         source.get_interrupt_handle(),
@@ -116,7 +120,7 @@ fn vacuum_into(job: Job<'_>, total: u64, ctx: &Context) -> Result<Timestamp> {
         || {
             patiently(job.wait, ctx, "copy", path, || {
                 instant = Timestamp::now();
-                source.execute("VACUUM INTO CAST(?1 AS TEXT)", [to])
+                source.execute("VACUUM INTO ?1", [to])
             })
         },
     )?;

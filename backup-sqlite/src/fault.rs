@@ -17,7 +17,8 @@ pub(crate) fn explain(error: rusqlite::Error, step: &str, path: &Path) -> Error 
     let place = path.display();
     let Some(code) = extended_code(&error) else {
         // Not SQLite's own: SQL that does not compile, a value of another type than was asked for.
-        return Error::new(ErrorKind::Malformed, format!("cannot {step} {place}: {error}")).with_source(error);
+        return Error::new(ErrorKind::Malformed, format!("cannot {step} {place}: {error}"))
+            .with_source(error);
     };
     let made = match code & 0xff {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {

@@ -125,11 +125,14 @@ fn frozen(path: &Path) -> bool {
 /// As SQLite says.
 pub(crate) fn open_immutable(path: &Path) -> Result<Connection> {
     let path = absolute(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(immutable_uri(&path), flags)
         .map_err(|error| explain(error, "open", &path))?;
+    // Reading the schema also fixes the encoding: a pragma function that runs first in a UTF-16 database compares
+    // its texts in the wrong one and finds nothing.
     connection
-        .execute_batch("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF")
+        .execute_batch("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; SELECT count(*) FROM sqlite_schema")
         .map_err(|error| explain(error, "open", &path))?;
     Ok(connection)
 }
@@ -220,10 +223,8 @@ mod tests {
         let name = OsString::from_vec(b"odd ?mode=memory&\xff#%41.db".to_vec());
         let path = folder.path().join(name);
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES(1)").unwrap();
-        let rows: i64 = open_immutable(&path)
-            .unwrap()
-            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
-            .unwrap();
+        let rows: i64 =
+            open_immutable(&path).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 1);
     }
 

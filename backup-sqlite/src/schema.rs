@@ -55,7 +55,10 @@ impl Table {
         if kind == "view" {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("{}: {stored:?} is a view; a chain is verified in the table that holds it", path.display()),
+                format!(
+                    "{}: {stored:?} is a view; a chain is verified in the table that holds it",
+                    path.display()
+                ),
             )
             .with_hint("name the table that the view reads"));
         }
@@ -87,7 +90,9 @@ impl Table {
             let column = self.columns.iter().find(|column| column.eq_ignore_ascii_case(name));
             let is_rowid = match column {
                 Some(column) => self.alias.as_ref() == Some(column),
-                None => ROWID_NAMES.iter().any(|rowid| rowid.eq_ignore_ascii_case(name)) && self.rowid.is_some(),
+                None => {
+                    ROWID_NAMES.iter().any(|rowid| rowid.eq_ignore_ascii_case(name)) && self.rowid.is_some()
+                }
             };
             if is_rowid && direction.is_empty() && spelt.is_empty() {
                 // Row ids are unique: later terms change nothing.
@@ -120,10 +125,11 @@ fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Stri
 /// Finds the column that stands for the row id: the only key column, of exactly the type INTEGER, and without
 /// an index of its own (`INTEGER PRIMARY KEY DESC` has one and is no alias).
 fn rowid_alias(connection: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
-    let mut statement =
-        connection.prepare("SELECT name, upper(type) = 'INTEGER' FROM pragma_table_xinfo(?1) WHERE pk > 0")?;
-    let keys: Vec<(String, bool)> =
-        statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let mut statement = connection
+        .prepare("SELECT name, upper(type) = 'INTEGER' FROM pragma_table_xinfo(?1) WHERE pk > 0")?;
+    let keys: Vec<(String, bool)> = statement
+        .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
     let indexed: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')",
         [table],
@@ -224,7 +230,10 @@ mod tests {
         assert_eq!(order(&table, &[]).unwrap(), None);
         assert_eq!(order(&table, &["id"]).unwrap(), None);
         assert_eq!(order(&table, &["rowid", "seq"]).unwrap(), None);
-        assert_eq!(order(&table, &["SEQ desc", "odd \"name"]).unwrap().unwrap(), "\"seq\" DESC, \"odd \"\"name\"");
+        assert_eq!(
+            order(&table, &["SEQ desc", "odd \"name"]).unwrap().unwrap(),
+            "\"seq\" DESC, \"odd \"\"name\""
+        );
         assert_eq!(order(&table, &["seq", "rowid"]).unwrap().unwrap(), "\"seq\", \"rowid\"");
         for hostile in ["seq; DROP TABLE a", "1", "(SELECT 1)", "nope", "seq)--"] {
             assert_eq!(order(&table, &[hostile]).unwrap_err().kind(), ErrorKind::InvalidInput, "{hostile}");

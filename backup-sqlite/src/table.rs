@@ -7,9 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use audit_chain::canonical::RowForm;
 use audit_chain::error::Result as ChainResult;
+use audit_chain::format::Companions;
 use audit_chain::source::{ChunkReader, RowSource};
-use audit_chain::value::{Columns, Value};
+use audit_chain::value::{Columns, Row, Value};
 use backup_core::context::Context;
 use backup_core::error::{Error, ErrorKind, Result};
 use rusqlite::Connection;
@@ -23,6 +25,8 @@ use crate::schema::{Table, quote};
 
 /// How many rows a chunk has, at most.
 pub const DEFAULT_CHUNK_ROWS: u32 = 4_096;
+/// How many rows a table besides the chain may have: it is held in memory.
+pub const MAX_COMPANION_ROWS: usize = 100_000;
 /// How long a lock of another connection is waited for by default.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,8 @@ pub struct TableOptions {
     pub order: Vec<String>,
     /// The columns that the chain's format reads, to say which table fits when the one named is not there.
     pub wanted: Vec<String>,
+    /// Small tables that the format reads besides the chain; those that are not there are left out.
+    pub companions: Vec<String>,
     /// How many rows a chunk has, at most.
     pub chunk_rows: u32,
     /// How long a lock of another connection is waited for, on a live database.
@@ -44,6 +50,7 @@ impl Default for TableOptions {
         Self {
             order: Vec::new(),
             wanted: Vec::new(),
+            companions: Vec::new(),
             chunk_rows: DEFAULT_CHUNK_ROWS,
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
         }
@@ -54,7 +61,9 @@ impl Default for TableOptions {
 #[derive(Debug)]
 pub struct ChainTable {
     name: String,
+    table: String,
     columns: Columns,
+    companions: Companions,
     rows: Rows,
 }
 
@@ -101,6 +110,7 @@ impl ChainTable {
             return Err(Error::new(ErrorKind::InvalidInput, "a chunk of 0 rows: expected at least 1"));
         }
         let order = table.order_by(&options.order)?;
+        let companions = read_companions(&connection, path, &options.companions)?;
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{file}:{}", table.name);
         let columns = Columns::new(table.columns.iter().cloned());
@@ -115,7 +125,19 @@ impl ChainTable {
                 Rows::Ordered(Ordered::new(connection, &name, sql, options.chunk_rows, ctx)?)
             }
         };
-        Ok(Self { name, columns, rows })
+        Ok(Self { name, table: table.name, columns, companions, rows })
+    }
+
+    /// Returns the table's name, spelt as in the schema.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Returns the small tables besides the chain, as of the same instant as its rows.
+    #[must_use]
+    pub const fn companions(&self) -> &Companions {
+        &self.companions
     }
 
     /// Reports whether several readers share the work, so that more threads read faster.
@@ -123,6 +145,48 @@ impl ChainTable {
     pub const fn is_parallel(&self) -> bool {
         matches!(self.rows, Rows::Ranges(_))
     }
+}
+
+/// Reads small tables whole, each row a JSON object of the stored values in the canonical form of whole rows.
+fn read_companions(connection: &Connection, path: &Path, names: &[String]) -> Result<Companions> {
+    let mut companions = Companions::new();
+    for name in names {
+        let table = match Table::find(connection, path, name, &[]) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let failed = |error| crate::fault::explain(error, "read rows of", path);
+        let broken = |error: serde_json::Error| {
+            Error::new(ErrorKind::Internal, format!("table {name:?} does not read back as JSON"))
+                .with_source(error)
+        };
+        let mut form = RowForm::new(&Columns::new(table.columns.iter().cloned()));
+        let mut found = Vec::new();
+        let order =
+            table.rowid.as_deref().map(|rowid| format!(" ORDER BY {}", quote(rowid))).unwrap_or_default();
+        let mut statement =
+            connection.prepare(&format!("SELECT * FROM {}{order}", quote(&table.name))).map_err(failed)?;
+        let width = statement.column_count();
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            if found.len() >= MAX_COMPANION_ROWS {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "{}: table {name:?} has more than {MAX_COMPANION_ROWS} rows; it is read whole beside the chain",
+                        path.display()
+                    ),
+                ));
+            }
+            let mut values = Vec::with_capacity(width);
+            for at in 0..width {
+                values.push(value_of(row.get_ref(at).map_err(failed)?));
+            }
+            found.push(serde_json::from_slice(form.line(&Row::new(&values))).map_err(broken)?);
+        }
+        companions.insert(name.clone(), found);
+    }
+    Ok(companions)
 }
 
 impl RowSource for ChainTable {

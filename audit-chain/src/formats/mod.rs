@@ -8,9 +8,10 @@ use crate::keys::KeyRing;
 use crate::value::Columns;
 
 pub mod aegisagent;
+pub mod native;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
 
 /// Returns a built-in format by its name.
 ///
@@ -20,6 +21,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "native" => Ok(Arc::new(native::Native)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")

@@ -5,6 +5,7 @@
 
 mod aegisagent;
 mod merkle;
+mod native;
 mod note;
 mod signature;
 mod vectors;
