@@ -9,6 +9,7 @@ use audit_chain::format::{ChainFormat, Companions};
 use audit_chain::formats;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
+use audit_chain::note::TrustedKey;
 use audit_chain::report::ChainReport;
 use audit_chain::source::RowSource;
 use audit_chain::verify::{VerifyOptions, verify};
@@ -151,7 +152,7 @@ pub fn read_checkpoint(path: &Path, trusted: &[PublicKey]) -> Result<ChainCheckp
     };
     let parsed = ChainCheckpoint::parse(&text).map_err(name)?;
     if !trusted.is_empty() {
-        let keys: Vec<_> = trusted.iter().map(|key| audit_chain::note::TrustedKey::from(*key.verifying_key())).collect();
+        let keys: Vec<_> = trusted.iter().map(|key| TrustedKey::Bare(*key.verifying_key())).collect();
         parsed.verify(&keys).map_err(name)?;
     }
     Ok(parsed.checkpoint)

@@ -33,6 +33,7 @@ use crate::copy::{Job, Method, copy, database_bytes};
 use crate::facts::{self, KIND, Seen};
 use crate::fault::explain;
 use crate::open::{absolute, inspect, open_immutable, open_live};
+use crate::schema;
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
 
 /// How much of the copy is read at once, in bytes.
@@ -102,6 +103,15 @@ impl SqliteSource {
             validate_name(name)?;
         }
         open_live(&self.path, self.options.busy_timeout, ctx)
+    }
+
+    /// Lists the database's own tables, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::preflight`].
+    pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
+        let connection = self.open(ctx)?;
+        schema::user_tables(&connection).map_err(|error| explain(error, "list the tables of", &self.path))
     }
 
     fn integrity(&self) -> Integrity {
