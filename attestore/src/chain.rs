@@ -144,8 +144,9 @@ pub const CHAIN_SIGNER: &str = "attestore.dev/chain";
 /// When the file is no checkpoint, or nobody trusted signed it.
 pub fn read_checkpoint(path: &Path, trusted: &[PublicKey]) -> Result<ChainCheckpoint> {
     let bytes = read_document(path)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display())))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
+    })?;
     let name = |error: audit_chain::error::Error| {
         Error::new(error.kind(), format!("{}: {error}", path.display()))
             .with_hint("a checkpoint is what `attestore chain checkpoint` prints")

@@ -62,14 +62,21 @@ fn sqlite() -> Finding {
     Finding {
         name: "SQLite (linked in)".into(),
         ok,
-        found: if ok { version.to_owned() } else { format!("{version}: older than 3.51.3, which fixed a corruption in WAL mode") },
+        found: if ok {
+            version.to_owned()
+        } else {
+            format!("{version}: older than 3.51.3, which fixed a corruption in WAL mode")
+        },
         used_for: "reading and copying SQLite databases".into(),
         install: (!ok).then(|| "build with the feature `bundled`".into()),
     }
 }
 
 /// Looks for a program and asks it for its version.
-fn look_for(&(name, argument, package, used_for): &(&str, &str, &str, &str), search: &std::ffi::OsStr) -> Finding {
+fn look_for(
+    &(name, argument, package, used_for): &(&str, &str, &str, &str),
+    search: &std::ffi::OsStr,
+) -> Finding {
     let found = find(name, search).map(|path| version_of(&path, argument));
     Finding {
         name: name.to_owned(),

@@ -70,11 +70,10 @@ fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
     }
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     match scheme {
-        Some("postgres" | "postgresql") => Err(Error::new(
-            ErrorKind::Unsupported,
-            "postgres: this build has no PostgreSQL backend",
-        )
-        .with_hint("back up the SQLite file, or dump the chain table as NDJSON and verify that")),
+        Some("postgres" | "postgresql") => {
+            Err(Error::new(ErrorKind::Unsupported, "postgres: this build has no PostgreSQL backend")
+                .with_hint("back up the SQLite file, or dump the chain table as NDJSON and verify that"))
+        }
         Some(other) if !Path::new(text).exists() => Err(Error::new(
             ErrorKind::Unsupported,
             format!("{other}: unknown kind of source: expected a path or sqlite:PATH"),

@@ -14,8 +14,11 @@ use zeroize::Zeroizing;
 /// [`ErrorKind::InvalidInput`] when it is not of that form. The text is not repeated: it may hold a secret.
 pub fn named_secret(text: &str) -> Result<(String, SecretRef)> {
     let (name, reference) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "a secret is given as NAME=REF; found no NAME before an equals sign")
-            .with_hint("REF is env:VAR or file:PATH, for example AUDIT_HMAC_KEY=env:AUDIT_HMAC_KEY")
+        Error::new(
+            ErrorKind::InvalidInput,
+            "a secret is given as NAME=REF; found no NAME before an equals sign",
+        )
+        .with_hint("REF is env:VAR or file:PATH, for example AUDIT_HMAC_KEY=env:AUDIT_HMAC_KEY")
     })?;
     Ok((name.to_owned(), SecretRef::parse(reference)?))
 }

@@ -6,9 +6,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Backups that carry their own evidence.
 #[derive(Debug, Parser)]
-#[command(name = "attestore", version, max_term_width = 100, arg_required_else_help = true, propagate_version = true)]
-#[command(after_help = "Exit status: 0 done and good; 1 something was found, or is overdue; 2 wrong use, or the input cannot be read; \
-3 refused, nothing changed; 4 not found; 5 corrupt or tampered; 6 a key or secret does not fit; 7 not available; 130 interrupted; 70 a bug.")]
+#[command(
+    name = "attestore",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    propagate_version = true
+)]
+#[command(
+    after_help = "Exit status: 0 done and good; 1 something was found, or is overdue; 2 wrong use, or the input cannot be read; \
+3 refused, nothing changed; 4 not found; 5 corrupt or tampered; 6 a key or secret does not fit; 7 not available; 130 interrupted; 70 a bug."
+)]
 pub(crate) struct Cli {
     /// Print one JSON document on standard output and nothing else there
     #[arg(long, global = true)]
@@ -25,13 +33,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Make an Ed25519 signing key (mode 0600) with its public key beside it
-    #[command(after_help = "Example:\n  attestore keygen --out backup.key\n  # keep backup.key with the machine that makes backups, give backup.key.pub to whoever verifies")]
+    #[command(
+        after_help = "Example:\n  attestore keygen --out backup.key\n  # keep backup.key with the machine that makes backups, give backup.key.pub to whoever verifies"
+    )]
     Keygen(Keygen),
     /// Make a repository
     #[command(after_help = "Example:\n  attestore init /srv/backups --sign-with backup.key")]
     Init(Init),
     /// Back up databases and files into a repository, with the evidence
-    #[command(after_help = "Example:\n  attestore backup app.db --to /srv/backups --chain aegisagent --sign-with backup.key \\\n      --encrypt-to age1… --file config=/etc/app --keep-last 30")]
+    #[command(
+        after_help = "Example:\n  attestore backup app.db --to /srv/backups --chain aegisagent --sign-with backup.key \\\n      --encrypt-to age1… --file config=/etc/app --keep-last 30"
+    )]
     Backup(Backup),
     /// List the backups of a repository, oldest first
     #[command(after_help = "Example:\n  attestore list /srv/backups")]
@@ -40,16 +52,24 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  attestore show /srv/backups latest --json")]
     Show(Show),
     /// Prove a backup, or the whole repository and its log
-    #[command(after_help = "Example:\n  attestore verify /srv/backups --all --public-key backup.key.pub --checkpoint yesterday.checkpoint")]
+    #[command(
+        after_help = "Example:\n  attestore verify /srv/backups --all --public-key backup.key.pub --checkpoint yesterday.checkpoint"
+    )]
     Verify(Verify),
     /// Put a backup back: restored beside the target, proven, swapped in; the old file is kept
-    #[command(after_help = "Example:\n  attestore restore /srv/backups latest --to /var/lib/app/app.db --plan\n  attestore restore /srv/backups latest --to /var/lib/app/app.db --public-key backup.key.pub")]
+    #[command(
+        after_help = "Example:\n  attestore restore /srv/backups latest --to /var/lib/app/app.db --plan\n  attestore restore /srv/backups latest --to /var/lib/app/app.db --public-key backup.key.pub"
+    )]
     Restore(Restore),
     /// Restore a backup into a scratch place, check it, time it, throw it away
-    #[command(after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) FROM users >= 1\" --report drill.md")]
+    #[command(
+        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) FROM users >= 1\" --report drill.md"
+    )]
     Drill(Drill),
     /// Say which backups retention would remove; with --apply remove them
-    #[command(after_help = "Example:\n  attestore prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  attestore prune /srv/backups --keep-daily 7 --apply --sign-with backup.key")]
+    #[command(
+        after_help = "Example:\n  attestore prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  attestore prune /srv/backups --keep-daily 7 --apply --sign-with backup.key"
+    )]
     Prune(Prune),
     /// Keep a backup from being pruned, or release it
     #[command(after_help = "Example:\n  attestore hold /srv/backups 20261120T030000Z --reason \"case 4711\"")]
@@ -58,13 +78,17 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:\n  attestore export /srv/backups latest --out handover.tar.gz")]
     Export(Export),
     /// Print the repository log's signed checkpoint, to be kept elsewhere
-    #[command(after_help = "Example:\n  attestore checkpoint /srv/backups > /mnt/elsewhere/attestore.checkpoint")]
+    #[command(
+        after_help = "Example:\n  attestore checkpoint /srv/backups > /mnt/elsewhere/attestore.checkpoint"
+    )]
     Checkpoint(Checkpoint),
     /// Verify and export audit chains
     #[command(subcommand)]
     Chain(Chain),
     /// List or remove the files that restores set aside
-    #[command(after_help = "Example:\n  attestore set-aside /var/lib/app/app.db\n  attestore set-aside /var/lib/app/app.db --archive /srv/old\n  attestore set-aside /var/lib/app/app.db --remove")]
+    #[command(
+        after_help = "Example:\n  attestore set-aside /var/lib/app/app.db\n  attestore set-aside /var/lib/app/app.db --archive /srv/old\n  attestore set-aside /var/lib/app/app.db --remove"
+    )]
     SetAside(SetAside),
     /// Say what this machine has and lacks, with the line that installs it
     #[command(after_help = "Example:\n  attestore doctor")]
@@ -78,10 +102,14 @@ pub(crate) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Chain {
     /// Verify the chains in a database or a file
-    #[command(after_help = "Example:\n  attestore chain verify app.db --format aegisagent --checkpoint last-week.checkpoint --json")]
+    #[command(
+        after_help = "Example:\n  attestore chain verify app.db --format aegisagent --checkpoint last-week.checkpoint --json"
+    )]
     Verify(ChainVerify),
     /// Print a checkpoint of the chains: size, Merkle root over whole rows, head
-    #[command(after_help = "Example:\n  attestore chain checkpoint app.db --format aegisagent --sign-with backup.key > today.checkpoint")]
+    #[command(
+        after_help = "Example:\n  attestore chain checkpoint app.db --format aegisagent --sign-with backup.key > today.checkpoint"
+    )]
     Checkpoint(ChainCheckpoint),
 }
 

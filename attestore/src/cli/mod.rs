@@ -59,7 +59,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if json && !asked {
         let text = error.render().to_string();
         let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        output::Output { json }.error(&Error::new(ErrorKind::InvalidInput, what).with_hint("see `attestore --help`"));
+        output::Output { json }
+            .error(&Error::new(ErrorKind::InvalidInput, what).with_hint("see `attestore --help`"));
     } else if error.print().is_err() {
         return ExitCode::FAILURE;
     }

@@ -20,8 +20,9 @@ impl Output {
     /// When standard output cannot be written. A reader that went away early is no error.
     pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {
         let written = if self.json {
-            let mut line = serde_json::to_string_pretty(value)
-                .map_err(|error| Error::new(attestore::ErrorKind::Internal, format!("cannot write JSON: {error}")))?;
+            let mut line = serde_json::to_string_pretty(value).map_err(|error| {
+                Error::new(attestore::ErrorKind::Internal, format!("cannot write JSON: {error}"))
+            })?;
             line.push('\n');
             line
         } else {
@@ -29,7 +30,9 @@ impl Output {
         };
         let mut out = std::io::stdout().lock();
         match out.write_all(written.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != IoKind::BrokenPipe => Err(Error::io("write", "standard output", error)),
+            Err(error) if error.kind() != IoKind::BrokenPipe => {
+                Err(Error::io("write", "standard output", error))
+            }
             _ => Ok(()),
         }
     }
@@ -88,7 +91,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let mut text = String::new();
-    let all = std::iter::once(head.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned());
+    let all =
+        std::iter::once(head.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned());
     for row in all {
         let row: Vec<String> = row;
         for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
@@ -111,7 +115,13 @@ mod tests {
 
     #[test]
     fn sizes_are_spelt_for_people() {
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_590_000, "1.5 MiB"), (u64::MAX, "16777215.9 TiB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_590_000, "1.5 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
     }

@@ -26,8 +26,12 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
             clap_complete::generate(shell, &mut args::Cli::command(), "attestore", &mut std::io::stdout());
             Ok(Outcome::Good)
         }
-        Verb::Chain(args::Chain::Verify(arguments)) => chain_verify(&arguments, out, &progress::context(quiet)?),
-        Verb::Chain(args::Chain::Checkpoint(arguments)) => chain_checkpoint(&arguments, out, &progress::context(quiet)?),
+        Verb::Chain(args::Chain::Verify(arguments)) => {
+            chain_verify(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Checkpoint(arguments)) => {
+            chain_checkpoint(&arguments, out, &progress::context(quiet)?)
+        }
         _ => Err(Error::new(attestore::ErrorKind::Unsupported, "not yet")),
     }
 }

@@ -84,8 +84,14 @@ fn finding_text(finding: &Finding) -> String {
         (Some(from), None) => format!(" at {from}"),
         (None, _) => String::new(),
     };
-    let record = finding.record.as_deref().filter(|id| !id.is_empty()).map(|id| format!(" (record {id})")).unwrap_or_default();
-    let mut text = format!("  {}{place}{record}: {}{}\n", finding.kind, in_chain(&finding.chain), finding.explains);
+    let record = finding
+        .record
+        .as_deref()
+        .filter(|id| !id.is_empty())
+        .map(|id| format!(" (record {id})"))
+        .unwrap_or_default();
+    let mut text =
+        format!("  {}{place}{record}: {}{}\n", finding.kind, in_chain(&finding.chain), finding.explains);
     if let Some(expected) = &finding.expected {
         let _ = writeln!(text, "      expected {expected}");
     }
