@@ -4,8 +4,8 @@
 //! order they came, which are held, which were pruned on record. The order is the entries' order, never a
 //! clock's or a name's (PITFALLS 19).
 //!
-//! An entry is the payload of one record of the log (docs/format/repository.md):
-//! `{"time":…,"by":…,"kind":"backup",…}` in canonical JSON. Entries of kinds that this version does not know
+//! An entry is the body of one record of the log (docs/format/repository.md): `{"by":…,"kind":"backup",…}` in
+//! canonical JSON; its time is the record's. Entries of kinds that this version does not know
 //! are counted and otherwise passed over.
 
 use std::collections::{BTreeMap, HashMap};

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use audit_chain::merkle::{Frontier, Hash, leaf_hash};
+use audit_chain::native::NativeHead;
 use audit_chain::note::{Note, NoteSigner, NoteVerifier};
 use audit_chain::tlog::LogCheckpoint;
 use base64::Engine as _;
@@ -32,7 +33,7 @@ use zeroize::Zeroizing;
 use super::entry::{Event, LogEntry, LogState, RecoverEvent};
 use super::layout::{Header, Layout, read_limited};
 use super::lock::Lock;
-use super::record::{self, Link};
+use super::record;
 use crate::context::Context;
 use crate::durable::{Durable, PRIVATE_FILE};
 use crate::error::{Error, ErrorKind, Result};
@@ -53,18 +54,18 @@ pub(super) const APPEND_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Tip {
     pub(super) frontier: Frontier,
-    pub(super) link: Link,
+    pub(super) head: NativeHead,
 }
 
 impl Tip {
-    pub(super) fn empty() -> Self {
-        Self { frontier: Frontier::new(), link: record::GENESIS }
+    pub(super) fn empty(chain: &str) -> Self {
+        Self { frontier: Frontier::new(), head: NativeHead::genesis(chain) }
     }
 
-    /// Takes a line that was checked to continue here.
-    pub(super) fn push(&mut self, line: &[u8], link: Link) {
+    /// Takes a line, and the head that it leaves.
+    pub(super) fn push(&mut self, line: &[u8], head: NativeHead) {
         self.frontier.push(leaf_hash(line));
-        self.link = link;
+        self.head = head;
     }
 
     pub(super) fn position(&self) -> LogPosition {
@@ -79,23 +80,21 @@ struct Cache {
     size: u64,
     /// The frontier there, base64.
     nodes: Vec<String>,
-    /// The link of the last of them, hex.
-    link: String,
+    /// The hash of the last of them; empty when there is none.
+    hash: String,
 }
 
 impl Cache {
     fn of(tip: &Tip) -> Self {
         let nodes = tip.frontier.nodes().iter().map(|node| STANDARD.encode(node)).collect();
-        Self { size: tip.frontier.size(), nodes, link: hex::encode(tip.link) }
+        Self { size: tip.frontier.size(), nodes, hash: tip.head.hash().to_owned() }
     }
 
-    fn tip(&self) -> Option<Tip> {
+    fn tip(&self, chain: &str) -> Option<Tip> {
         let nodes: Option<Vec<Hash>> =
             self.nodes.iter().map(|node| STANDARD.decode(node).ok()?.try_into().ok()).collect();
         let frontier = Frontier::from_parts(self.size, nodes?).ok()?;
-        let mut link = record::GENESIS;
-        hex::decode_to_slice(&self.link, &mut link).ok()?;
-        Some(Tip { frontier, link })
+        Some(Tip { frontier, head: record::head(chain, self.size, &self.hash) })
     }
 }
 
@@ -116,7 +115,7 @@ impl Log<'_> {
         self.durable.create_dir(self.layout.log_entries(), crate::durable::PRIVATE_DIR)?;
         let key = private_key_text(signer.verifier(), seed);
         self.durable.write_new(self.layout.log_key(), key.as_bytes(), PRIVATE_FILE)?;
-        let mut tip = Tip::empty();
+        let mut tip = Tip::empty(&self.header.log_origin);
         self.write(&mut tip, &mut Vec::new(), self.entry(first), &[signer])
     }
 
@@ -195,15 +194,16 @@ impl Log<'_> {
             // Only a cache: when it is lost or torn, it is made again.
             self.durable.replace(self.layout.log_state(), &to_json(&Cache::of(tip))?, PRIVATE_FILE)?;
         }
-        let (line, link) = record::encode(size, &tip.link, &to_json(&entry)?)?;
+        let record = record::encode(&tip.head, entry)?;
+        let line = record.line();
         if line.len() > MAX_RECORD_BYTES {
             let message = format!("a log entry of {} bytes is above {MAX_RECORD_BYTES}", line.len());
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        bundle.extend_from_slice(&line);
+        bundle.extend_from_slice(line.as_bytes());
         bundle.push(b'\n');
         self.durable.replace(self.layout.log_bundle(size / BUNDLE), bundle, PRIVATE_FILE)?;
-        tip.push(&line, link);
+        tip.push(line.as_bytes(), NativeHead::from(&record));
         self.sign(tip, signers)
     }
 
@@ -225,13 +225,13 @@ impl Log<'_> {
         let cached = read_limited(&self.layout.log_state(), MAX_CHECKPOINT_BYTES)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Cache>(&bytes).ok())
-            .and_then(|cache| cache.tip());
+            .and_then(|cache| cache.tip(&self.header.log_origin));
         if let Some(start) = cached
             && let Some(found) = self.walk(start, &checkpoint)?
         {
             return Ok(found);
         }
-        self.walk(Tip::empty(), &checkpoint)?.ok_or_else(|| {
+        self.walk(Tip::empty(&self.header.log_origin), &checkpoint)?.ok_or_else(|| {
             let message = format!(
                 "the repository's log is not what its checkpoint says (size {}, root {})",
                 checkpoint.size(),
@@ -259,8 +259,8 @@ impl Log<'_> {
             let Some(body) = bytes.strip_suffix(b"\n") else { return Ok(None) };
             let end = tip.frontier.size() + BUNDLE;
             for line in body.split(|byte| *byte == b'\n') {
-                let Ok(found) = record::decode(tip.frontier.size(), &tip.link, line) else { return Ok(None) };
-                tip.push(line, found.link);
+                let Ok(found) = record::decode(&tip.head, line) else { return Ok(None) };
+                tip.push(line, NativeHead::from(&found));
                 if tip.frontier.size() == checkpoint.size() {
                     covered = fits(&tip);
                 }

@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 
 use audit_chain::merkle::Hash;
+use audit_chain::native::NativeHead;
 use audit_chain::note::{Note, NoteVerifier};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::entry::{Event, LogEntry, LogState};
+use super::entry::{Event, LogState};
 use super::finding::{RepositoryFinding as Finding, RepositoryFindingKind as Kind};
 use super::layout::read_limited;
 use super::log::{BUNDLE, Log, MAX_BUNDLE_BYTES, MAX_CHECKPOINT_BYTES, Tip};
@@ -73,7 +74,7 @@ impl Log<'_> {
     }
 
     fn read_once(&self, sizes: &[u64]) -> Result<LogRead> {
-        let mut walk = Walk::new(sizes);
+        let mut walk = Walk::new(&self.header.log_origin, sizes);
         let checkpoint = match self.checkpoint() {
             Ok((checkpoint, note)) => {
                 walk.roots.insert(checkpoint.size(), None);
@@ -258,9 +259,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(sizes: &[u64]) -> Self {
+    fn new(chain: &str, sizes: &[u64]) -> Self {
         Self {
-            tip: Tip::empty(),
+            tip: Tip::empty(chain),
             state: LogState::default(),
             findings: Vec::new(),
             notes: Vec::new(),
@@ -279,9 +280,9 @@ impl Walk {
 
     fn line(&mut self, line: &[u8]) {
         let sequence = self.tip.frontier.size();
-        match record::decode(sequence, &self.tip.link, line) {
+        match record::decode(&self.tip.head, line) {
             Ok(found) => {
-                match serde_json::from_str::<LogEntry>(&found.payload) {
+                match record::entry(&found) {
                     Ok(entry) => {
                         if let (0, Event::Init(event)) = (sequence, &entry.event) {
                             self.header = Some(event.header_sha256);
@@ -289,19 +290,20 @@ impl Walk {
                         self.state.apply(&entry);
                     }
                     Err(error) => {
-                        let what = format!("entry {sequence} is not an entry of this log: {error}");
-                        self.findings.push(Finding::new(Kind::LogImpossible, what).entry(sequence));
+                        let finding = Finding::new(Kind::LogImpossible, error.to_string());
+                        self.findings.push(finding.entry(sequence));
                         self.state.skip();
                     }
                 }
-                self.tip.push(line, found.link);
+                self.tip.push(line, NativeHead::from(&found));
             }
             Err(error) => {
                 self.findings.push(Finding::new(Kind::LogEdited, error.to_string()).entry(sequence));
                 self.state.skip();
                 // What follows continues from what the record says of itself, so that one edit is one finding.
-                let link = record::stated_link(line).unwrap_or(self.tip.link);
-                self.tip.push(line, link);
+                let hash = record::stated_hash(line).unwrap_or_else(|| self.tip.head.hash().to_owned());
+                let head = record::head(self.tip.head.chain(), sequence + 1, &hash);
+                self.tip.push(line, head);
             }
         }
         self.reached();

@@ -1,55 +1,92 @@
-//! One line of the repository's log.
+//! One line of the repository's log: a record of audit-chain's `native` format.
 //!
-//! `log` writes lines, `logread` reads them; nothing else knows their form.
+//! `log` writes lines, `logread` reads them; nothing else knows their form. The chain's id is the log's origin,
+//! the body is the entry in canonical JSON, the record's own time is the entry's. A line is the record's
+//! canonical row, so that the log's RFC 6962 tree over its lines is the tree that `attestore chain verify
+//! --format native` builds over the same file.
 
-use sha2::{Digest as _, Sha256};
+use audit_chain::native::{NativeHead, NativeRecord, parse_time};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
+use super::entry::{Event, LogEntry};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a record is known by to its successor.
-pub(super) type Link = [u8; 32];
-
-/// The link before the first record.
-pub(super) const GENESIS: Link = [0; 32];
-
-/// A record that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    /// The link that it leaves to its successor, as stored.
-    pub(super) link: Link,
-    /// The entry, JSON.
-    pub(super) payload: String,
+/// The body of a record: an entry without its time.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    by: String,
+    #[serde(flatten)]
+    event: Event,
 }
 
-/// Writes the record at `sequence` (from 0) behind `before`; returns its line, without a newline, and its link.
-pub(super) fn encode(sequence: u64, before: &Link, payload: &[u8]) -> Result<(Vec<u8>, Link)> {
-    let link: Link = Sha256::new().chain_update(before).chain_update(payload).finalize().into();
-    let line = serde_json::json!({
-        "body": String::from_utf8_lossy(payload), "hash": hex::encode(link), "prev": hex::encode(before), "seq": sequence,
-    });
-    Ok((
-        serde_json_canonicalizer::to_vec(&line)
-            .map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?,
-        link,
-    ))
+/// Makes the record of an entry behind `head`.
+pub(super) fn encode(head: &NativeHead, entry: LogEntry) -> Result<NativeRecord> {
+    let body = Body { by: entry.by, event: entry.event };
+    let body = serde_json_canonicalizer::to_string(&body).map_err(|error| {
+        Error::new(ErrorKind::Internal, "a log entry cannot be written").with_source(error)
+    })?;
+    Ok(head.next(entry.time.as_microsecond(), body, None)?)
 }
 
-/// Reads the record at `sequence` and checks that it continues `before`.
-pub(super) fn decode(sequence: u64, before: &Link, line: &[u8]) -> Result<Record> {
-    let bad = |what: &str| Error::new(ErrorKind::Tampered, format!("log entry {sequence}: {what}"));
-    let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| bad("not JSON"))?;
-    let payload = value["body"].as_str().ok_or_else(|| bad("no body"))?;
-    let (again, link) = encode(sequence, before, payload.as_bytes())?;
-    if again != line {
-        return Err(bad("altered"));
+/// Reads a line and checks that it is the record behind `head`, spelt as it was written.
+pub(super) fn decode(head: &NativeHead, line: &[u8]) -> Result<NativeRecord> {
+    let sequence = head.seq();
+    let bad = |what: String| Error::new(ErrorKind::Tampered, format!("log entry {sequence} {what}"));
+    let text = std::str::from_utf8(line).map_err(|_| bad("is not UTF-8".into()))?;
+    let record = NativeRecord::parse(text).map_err(|error| bad(format!("is no record: {error}")))?;
+    if record.line() != text {
+        return Err(bad("is not spelt as it was written".into()));
     }
-    Ok(Record { link, payload: payload.to_owned() })
+    if record.key_id.is_some() || hex::encode(record.digest(None)) != record.hash {
+        return Err(bad("is not what its hash says: it was edited".into()));
+    }
+    if record.chain != head.chain() {
+        return Err(bad(format!("is of another log, {:?}", record.chain)));
+    }
+    if record.seq != sequence + 1 {
+        return Err(bad(format!("has the number {}: entries were added, removed or moved", record.seq)));
+    }
+    if record.prev != head.hash() {
+        return Err(bad("does not continue the entry before it".into()));
+    }
+    Ok(record)
 }
 
-/// Returns the link that a line says it leaves, whether or not the line is sound.
-pub(super) fn stated_link(line: &[u8]) -> Option<Link> {
-    let value: serde_json::Value = serde_json::from_slice(line).ok()?;
-    let mut link = GENESIS;
-    hex::decode_to_slice(value["hash"].as_str()?, &mut link).ok()?;
-    Some(link)
+/// Reads what a record says.
+pub(super) fn entry(record: &NativeRecord) -> Result<LogEntry> {
+    let bad = |what: String| {
+        Error::new(ErrorKind::Malformed, format!("log entry {}: {what}", record.seq.saturating_sub(1)))
+    };
+    let time = parse_time(&record.at)
+        .and_then(|micros| Timestamp::from_microsecond(micros).ok())
+        .ok_or_else(|| bad(format!("its time is {:?}", record.at)))?;
+    let Body { by, event } = serde_json::from_str(&record.body).map_err(|error| bad(error.to_string()))?;
+    Ok(LogEntry { time, by, event })
+}
+
+/// Returns the head of a chain whose last record has this number and hash.
+pub(super) fn head(chain: &str, seq: u64, hash: &str) -> NativeHead {
+    if seq == 0 {
+        return NativeHead::genesis(chain);
+    }
+    NativeHead::from(&NativeRecord {
+        chain: chain.to_owned(),
+        seq,
+        at: String::new(),
+        body: String::new(),
+        v: audit_chain::native::VERSION,
+        key_id: None,
+        prev: String::new(),
+        hash: hash.to_owned(),
+    })
+}
+
+/// Returns the hash that a line says it has, whether or not the line is sound.
+pub(super) fn stated_hash(line: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Stated {
+        hash: String,
+    }
+    serde_json::from_slice::<Stated>(line).ok().map(|stated| stated.hash)
 }
