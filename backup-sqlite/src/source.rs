@@ -33,6 +33,7 @@ use crate::copy::{Job, Method, copy, database_bytes};
 use crate::facts::{self, KIND, Seen};
 use crate::fault::explain;
 use crate::open::{absolute, inspect, open_immutable, open_live};
+use crate::schema::user_tables;
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
 
 /// How much of the copy is read at once, in bytes.
@@ -88,6 +89,15 @@ impl SqliteSource {
     /// Names a database. Nothing is opened.
     pub fn with_options(path: impl Into<PathBuf>, options: SourceOptions) -> Self {
         Self { path: path.into(), options }
+    }
+
+    /// Lists the tables of the live database, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::preflight`].
+    pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
+        let connection = self.open(ctx)?;
+        user_tables(&connection).map_err(|error| explain(error, "read the schema of", &self.path))
     }
 
     fn name(&self) -> String {
