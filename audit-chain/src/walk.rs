@@ -404,6 +404,13 @@ impl ChainState {
         self.first.saturating_add(place).saturating_sub(1)
     }
 
+    /// Returns the number of the last record without a signature, unless such records only begin the chain.
+    pub(crate) fn unsigned_after_signed(&self) -> Option<u64> {
+        let (from, to) = self.unsigned?;
+        let only_at_the_beginning = from == 1 && to == self.unsigned_total;
+        (!only_at_the_beginning).then(|| u64::try_from(self.number_of(to)).unwrap_or(to))
+    }
+
     /// Takes the record into the sums.
     fn add(&mut self, entry: &Entry, place: u64, faults: u64, clock: bool) {
         if self.records == 0
