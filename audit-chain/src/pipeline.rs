@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Fault, Link, Record, RecordRule, Seal, Setup};
+use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
 use crate::value::Row;
@@ -193,7 +194,7 @@ pub(crate) fn run(
     consume: &mut dyn FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
     let start = |worker| {
-        let rule = format.bind(source.columns(), setup)?;
+        let rule = format.bind(source.columns(), setup).map_err(|error| name_input(error, source))?;
         Ok(ByRule { worker, rule, labels_told: 0 })
     };
     read(source, threads, cancel, &start, consume)
@@ -263,6 +264,22 @@ fn collect<B>(shared: &Shared<B>, consume: &mut dyn FnMut(B) -> Result<()>) -> R
         } else {
             state = shared.wait(state);
         }
+    }
+}
+
+/// Names the input in a format's refusal, and the format that its columns look like.
+pub(crate) fn name_input(error: Error, source: &dyn RowSource) -> Error {
+    match error {
+        Error::NotThisFormat { format, what, .. } => {
+            let like = formats::recognise(source.columns());
+            let what = if like.is_empty() || like.contains(&format.as_str()) {
+                what
+            } else {
+                format!("{what}; it looks like {}", like.join(" or "))
+            };
+            Error::NotThisFormat { input: source.name(), format, what }
+        }
+        other => other,
     }
 }
 
