@@ -188,6 +188,12 @@ pub enum Error {
         /// Why it does not hold.
         why: String,
     },
+    /// A signature is asked for and there is none.
+    #[error("{what} is not signed")]
+    Unsigned {
+        /// What was checked.
+        what: String,
+    },
     /// The operating system failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -222,6 +228,7 @@ impl Error {
             Self::InvalidInput(_) => ErrorKind::InvalidInput,
             Self::BadKey { .. } => ErrorKind::KeyRejected,
             Self::Unverified { .. } => ErrorKind::Tampered,
+            Self::Unsigned { .. } => ErrorKind::Unsigned,
             Self::Io { source, .. } => ErrorKind::of_io(source),
             Self::Source { kind, .. } => *kind,
             Self::Cancelled => ErrorKind::Cancelled,

@@ -6,10 +6,12 @@
 
 use std::fmt::Debug;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::FindingKind;
-use crate::value::{Columns, Row};
+use crate::report::{Finding, FindingKind, Note};
+use crate::value::{Columns, Row, Value};
 
 /// A link value: what a record is known by to its successor, or what it says of its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,13 +25,54 @@ pub enum Link {
 }
 
 impl Link {
-    /// Spells the link as the formats do: lowercase hex, empty for genesis.
+    /// Reads a stored link value: empty is genesis, 64 lowercase hexadecimal digits are a digest.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        let mut digest = [0_u8; 32];
+        if text.is_empty() {
+            Self::Genesis
+        } else if text.len() == 64
+            && !text.bytes().any(|byte| byte.is_ascii_uppercase())
+            && hex::decode_to_slice(text, &mut digest).is_ok()
+        {
+            Self::Digest(digest)
+        } else {
+            Self::Other(Sha256::digest(text.as_bytes()).into())
+        }
+    }
+
+    /// Reads a stored link column: NULL and empty text are genesis; what is no text is no link.
+    #[must_use]
+    pub fn of_value(value: Value<'_>) -> Self {
+        match value {
+            Value::Absent | Value::Null => Self::Genesis,
+            Value::Text(text) => Self::of_text(text),
+            other => {
+                let mut spelt = Vec::new();
+                crate::canonical::push_value(&mut spelt, other);
+                Self::Other(Sha256::digest(&spelt).into())
+            }
+        }
+    }
+
+    /// Reads a head as [`Link::text`] spells it.
+    #[must_use]
+    pub fn of_head(text: &str) -> Self {
+        let mut digest = [0_u8; 32];
+        match text.strip_prefix("other:") {
+            Some(digits) if hex::decode_to_slice(digits, &mut digest).is_ok() => Self::Other(digest),
+            _ => Self::of_text(text),
+        }
+    }
+
+    /// Spells the link as the formats do: lowercase hex, empty for genesis;
+    /// `other:` and the SHA-256 for text that is no digest.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
             Self::Genesis => String::new(),
             Self::Digest(digest) => hex::encode(digest),
-            Self::Other(digest) => format!("not a digest (text with sha256 {})", hex::encode(&digest[..8])),
+            Self::Other(digest) => format!("other:{}", hex::encode(digest)),
         }
     }
 }
@@ -78,7 +121,7 @@ pub struct Record<'a> {
     pub link: Link,
     /// The RFC 6962 leaf hash of the whole row in canonical form.
     pub leaf: [u8; 32],
-    /// Microseconds since 1970 of the record's own clock, where the format has one.
+    /// The record's own clock as a growing number, where the format has one; only its order counts.
     pub time: Option<i64>,
     /// How it was authenticated.
     pub seal: Seal,
@@ -109,8 +152,13 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 
-    /// Returns the SQL `ORDER BY` terms of the chain order; empty means the order of insertion (`rowid`).
+    /// Returns the columns of the chain order; empty means the order of insertion (`rowid`, place in the file).
     fn order(&self) -> &[&str] {
+        &[]
+    }
+
+    /// Returns the small tables that the format reads besides the chain (state rows, registries, checkpoints).
+    fn companions(&self) -> &[&str] {
         &[]
     }
 
@@ -121,7 +169,89 @@ pub trait ChainFormat: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Error::NotThisFormat`](crate::error::Error::NotThisFormat) when columns that the hash needs are not there.
-    fn bind(&self, columns: &Columns, keys: &KeyRing) -> Result<Box<dyn RecordRule>>;
+    fn bind(&self, columns: &Columns, setup: &Setup<'_>) -> Result<Box<dyn RecordRule>>;
+
+    /// Returns what the first record of a chain must say of its predecessor ([`Link::Genesis`], or where a prune ended).
+    fn start(&self, _chain: &str, _setup: &Setup<'_>) -> Start {
+        Start::default()
+    }
+
+    /// Adds what only the whole shows: state rows, tallies, tree heads. Called once, after the walk.
+    ///
+    /// # Errors
+    /// When a companion cannot be read as what it should be.
+    fn conclude(&self, _setup: &Setup<'_>, _whole: &mut Conclusion<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a verification brings to a format besides the rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    /// The secrets and public keys at hand.
+    pub keys: &'a KeyRing,
+    /// The small tables at hand, as [`ChainFormat::companions`] names them; absent where the input has none.
+    pub companions: &'a Companions,
+}
+
+/// Small tables held in memory, by name: each row a JSON object of the stored values.
+pub type Companions = std::collections::BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>;
+
+/// Where a chain begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// What the first record must say of its predecessor.
+    pub link: Link,
+    /// The first record's number, where the format numbers.
+    pub number: i64,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { link: Link::Genesis, number: 1 }
+    }
+}
+
+/// One chain at the end of the walk.
+#[derive(Debug, Clone)]
+pub struct Walked {
+    /// The chain's id.
+    pub id: String,
+    /// How many records.
+    pub records: u64,
+    /// The last record's number (or place).
+    pub last: i64,
+    /// The last record's link value.
+    pub head: Link,
+    /// How many records carry a signature or HMAC.
+    pub signed: u64,
+}
+
+/// What the walk found, open for a format's last word.
+#[derive(Debug)]
+pub struct Conclusion<'a> {
+    /// The chains met.
+    pub chains: Vec<Walked>,
+    /// How many records each key verified, by its label.
+    pub records_by_key: Vec<(String, u64)>,
+    pub(crate) walk: &'a mut crate::walk::Walk,
+}
+
+impl Conclusion<'_> {
+    /// Adds a finding.
+    pub fn report(&mut self, finding: Finding) {
+        self.walk.report(finding);
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, note: Note) {
+        self.walk.notes.push(note);
+    }
+
+    /// Looks at the findings so far, to take one back or to say it better.
+    pub fn findings(&mut self) -> &mut Vec<Finding> {
+        &mut self.walk.findings
+    }
 }
 
 /// How the records of a format link.

@@ -3,11 +3,23 @@
 //!
 //! This crate knows no database and no backup. The crates above bring rows ([`source::RowSource`]).
 
+pub mod canonical;
 pub mod checkpoint;
 pub mod error;
 pub mod format;
+pub mod formats;
+pub mod json_rows;
 pub mod keys;
 pub mod merkle;
+pub mod note;
 pub mod report;
+pub mod signature;
 pub mod source;
+pub mod tlog;
 pub mod value;
+pub mod verify;
+
+mod diagnose;
+mod pipeline;
+mod resolve;
+mod walk;

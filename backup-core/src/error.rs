@@ -63,9 +63,13 @@ impl Error {
         Self::Fault { kind, message: message.into(), hint: None, source: None }
     }
 
-    /// Makes an operating system failure on a path.
+    /// Makes an operating system failure on a path. When `source` carries an error of this crate (it came
+    /// through a `Read` or `Write` of this crate), that error is returned with its own kind and facts.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.as_ref().to_owned(), source }
+        match source.downcast::<Self>() {
+            Ok(carried) => carried,
+            Err(source) => Self::Io { action, path: path.as_ref().to_owned(), source },
+        }
     }
 
     /// Adds what to do next.
@@ -112,5 +116,41 @@ impl Error {
             Self::Digest { .. } => Some("the object is damaged: restore from another backup".into()),
             Self::Cancelled => None,
         }
+    }
+}
+
+/// Carries an error through `Read` and `Write`; [`Error::io`] takes it out again.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            ErrorKind::NotFound => Io::NotFound,
+            ErrorKind::AlreadyExists => Io::AlreadyExists,
+            ErrorKind::Permission => Io::PermissionDenied,
+            ErrorKind::NoSpace => Io::StorageFull,
+            ErrorKind::InvalidName | ErrorKind::InvalidInput => Io::InvalidInput,
+            ErrorKind::Malformed | ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::KeyRejected => {
+                Io::InvalidData
+            }
+            _ => Io::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, ErrorKind};
+
+    #[test]
+    fn an_error_keeps_its_facts_through_read_and_write() {
+        let carried: std::io::Error = Error::Cancelled.into();
+        assert!(matches!(Error::io("write", "/x", carried), Error::Cancelled));
+
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let carried: std::io::Error = Error::io("write", "/the/path", full).into();
+        let error = Error::io("seal", "another name", carried);
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.to_string().contains("/the/path"), "{error}");
     }
 }

@@ -2,7 +2,10 @@
 //! sealing, retention and the repository's own log.
 
 pub mod context;
+pub mod durable;
+pub mod encrypt;
 pub mod error;
 pub mod manifest;
 pub mod names;
+pub mod seal;
 pub mod traits;

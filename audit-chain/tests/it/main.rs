@@ -3,5 +3,8 @@
 // The crate's lints spare `#[test]` functions; here their helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod aegisagent;
 mod merkle;
+mod note;
+mod signature;
 mod vectors;

@@ -1,0 +1,293 @@
+//! Verifies the chains in a source: the one call behind every language and every backend.
+//!
+//! Streams in constant memory on all cores: [`crate::pipeline`] reads and hashes, the walk checks the links in
+//! order, a second pass is made only where links do not fit. The result is a [`ChainReport`];
+//! an error means that the source could not be read, never that it is wrong.
+
+use std::sync::atomic::AtomicBool;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::checkpoint::{ChainCheckpoint, ChainPoint};
+use crate::diagnose;
+use crate::error::Result;
+use crate::format::{ChainFormat, Companions, Link, Setup};
+use crate::keys::KeyRing;
+use crate::pipeline;
+use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
+use crate::resolve::{self, Search};
+use crate::source::RowSource;
+use crate::walk::{ChainState, Walk};
+
+/// How often progress is told, in records.
+const PROGRESS_EVERY: u64 = 16_384;
+
+/// What a verification may be given besides the keys.
+#[derive(Default)]
+pub struct VerifyOptions<'a> {
+    /// How many threads read and hash; 0 means one per core.
+    pub threads: usize,
+    /// The small tables that the format reads besides the rows, where the input has them.
+    pub companions: Option<&'a Companions>,
+    /// An earlier checkpoint that the chains must extend.
+    pub checkpoint: Option<&'a ChainCheckpoint>,
+    /// A flag that stops the work.
+    pub cancel: Option<&'a AtomicBool>,
+    /// Called now and then with the records done.
+    pub progress: Option<&'a dyn Fn(u64)>,
+}
+
+impl std::fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyOptions")
+            .field("threads", &self.threads)
+            .field("checkpoint", &self.checkpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Verifies every chain in `source`.
+///
+/// # Errors
+/// When the source cannot be read, does not have the format's columns, or the work is cancelled.
+/// What is wrong with the chains is in the report.
+pub fn verify(
+    source: &dyn RowSource,
+    format: &dyn ChainFormat,
+    keys: &KeyRing,
+    options: &VerifyOptions<'_>,
+) -> Result<ChainReport> {
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        some => some,
+    };
+    let rules = format.links();
+    let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
+    let none = Companions::new();
+    let setup = Setup { keys, companions: options.companions.unwrap_or(&none) };
+    let mut walk = Walk::new(rules, points);
+    let mut told = 0;
+    pipeline::run(source, format, &setup, threads, options.cancel, &mut |batch| {
+        walk.consume(batch, &|chain| format.start(chain, &setup))?;
+        if let Some(progress) = options.progress
+            && walk.records >= told + PROGRESS_EVERY
+        {
+            told = walk.records;
+            progress(told);
+        }
+        Ok(())
+    })?;
+    if let Some(progress) = options.progress {
+        progress(walk.records);
+    }
+    walk.close();
+    explain_breaks(source, format, &setup, threads, options, &mut walk)?;
+    compare(options.checkpoint, format, &mut walk);
+    format.conclude(&setup, &mut walk.conclusion())?;
+    Ok(report(format, walk))
+}
+
+/// Reads the source again where links do not fit, and turns those places into findings.
+fn explain_breaks(
+    source: &dyn RowSource,
+    format: &dyn ChainFormat,
+    setup: &Setup<'_>,
+    threads: usize,
+    options: &VerifyOptions<'_>,
+    walk: &mut Walk,
+) -> Result<()> {
+    if walk.breaks.is_empty() {
+        return Ok(());
+    }
+    let mut search = None;
+    if !format.links().numbered && source.rewind()? {
+        let mut questions = Search::new(walk);
+        pipeline::run(source, format, setup, threads, options.cancel, &mut |batch| {
+            questions.consume(&batch);
+            Ok(())
+        })?;
+        search = Some(questions);
+    }
+    let breaks = std::mem::take(&mut walk.breaks);
+    for found in &breaks {
+        let id = walk.chains[found.chain].id.clone();
+        walk.report(resolve::explain(format.links(), &id, found, search.as_ref()));
+    }
+    walk.breaks = breaks;
+    walk.findings_total += walk.breaks_more;
+    Ok(())
+}
+
+/// Compares the chains with where they stood at the checkpoint.
+fn compare(checkpoint: Option<&ChainCheckpoint>, format: &dyn ChainFormat, walk: &mut Walk) {
+    let Some(checkpoint) = checkpoint else { return };
+    if checkpoint.format != format.name() {
+        walk.report(Finding {
+            kind: FindingKind::CheckpointMismatch,
+            chain: String::new(),
+            position: None,
+            last: None,
+            record: None,
+            expected: Some(checkpoint.format.clone()),
+            found: Some(format.name().to_owned()),
+            explains: "the checkpoint is of another format".into(),
+        });
+        return;
+    }
+    let mut found = Vec::new();
+    for point in walk.unmet_points() {
+        if point.records > 0 {
+            found.push(missing_chain(&point, walk));
+        }
+    }
+    for point in &checkpoint.chains {
+        if let Some(chain) = walk.by_id(&point.id) {
+            found.extend(compare_chain(point, chain));
+        }
+    }
+    for finding in found {
+        walk.report(finding);
+    }
+}
+
+/// Says that a chain of the checkpoint is gone, and whether another carries its head.
+fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
+    let head = Link::of_head(&point.head);
+    let heir = walk.chains.iter().find(|chain| chain.head == head && head != Link::Genesis);
+    Finding {
+        kind: FindingKind::MissingChain,
+        chain: point.id.clone(),
+        position: None,
+        last: None,
+        record: None,
+        expected: Some(format!("{} records, head {}", point.records, point.head)),
+        found: heir.map(|chain| format!("chain {:?} has that head", chain.id)),
+        explains: match heir {
+            Some(chain) => format!("the chain is gone; its records are now said to be of {:?}", chain.id),
+            None => "the chain was here at the checkpoint and is gone".into(),
+        },
+    }
+}
+
+/// Says what differs between a chain and where it stood at the checkpoint.
+fn compare_chain(point: &ChainPoint, chain: &ChainState) -> Vec<Finding> {
+    let finding = |kind, expected: String, found: String, explains: String| Finding {
+        kind,
+        chain: point.id.clone(),
+        position: None,
+        last: None,
+        record: None,
+        expected: Some(expected),
+        found: Some(found),
+        explains,
+    };
+    let head = Link::of_head(&point.head);
+    let Some(at_point) = chain.at_point.filter(|_| point.records > 0) else {
+        // Shorter than it was. Gaps that the links show are findings already; a head that was never met was cut off.
+        if point.records == 0 || chain.point_head_at.is_some() {
+            return Vec::new();
+        }
+        return vec![finding(
+            FindingKind::Truncated,
+            format!("{} records, head {}", point.records, point.head),
+            format!("{} records, head {}", chain.records, chain.head.text()),
+            format!(
+                "the chain is {} shorter than at the checkpoint and its head then is not in it",
+                plural(point.records - chain.records, "record")
+            ),
+        )];
+    };
+    let mut found = Vec::new();
+    if at_point.signed < point.signed {
+        found.push(finding(
+            FindingKind::Stripped,
+            format!("{} signed records among the first {}", point.signed, point.records),
+            format!("{} signed", at_point.signed),
+            format!(
+                "{} lost their signature since the checkpoint",
+                plural(point.signed - at_point.signed, "record")
+            ),
+        ));
+    }
+    if at_point.root == point.root {
+        return found;
+    }
+    let roots = (STANDARD.encode(point.root), STANDARD.encode(at_point.root));
+    if at_point.head != head {
+        // The old head stands elsewhere where rows were taken out or put in: the links say so themselves.
+        if chain.point_head_at.is_none() || chain.breaks == 0 {
+            found.push(finding(
+                FindingKind::Rewritten,
+                format!("head {} at record {}", point.head, point.records),
+                at_point.head.text(),
+                "the chain does not extend the checkpoint: its history was written anew".into(),
+            ));
+        }
+    } else if at_point.faults == 0 && chain.breaks == 0 && found.is_empty() {
+        found.push(finding(
+            FindingKind::UnhashedEdited,
+            roots.0,
+            roots.1,
+            format!(
+                "the hashed columns of the first {} are as they were, but other columns were changed",
+                plural(point.records, "record")
+            ),
+        ));
+    }
+    found
+}
+
+/// Makes the report.
+fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
+    let unchecked: u64 = walk.chains.iter().map(|chain| chain.unchecked).sum();
+    let verified: u64 = walk.chains.iter().map(|chain| chain.verified).sum();
+    let keyless = unchecked > 0 && verified == 0;
+    let only_keys = walk
+        .findings
+        .iter()
+        .all(|finding| matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey));
+    let verdict = match (walk.findings_total, keyless && only_keys) {
+        (_, true) => Verdict::CannotVerify,
+        (0, false) => Verdict::Intact,
+        _ => Verdict::Findings,
+    };
+    walk.findings.sort_by(|left, right| {
+        (&left.chain, left.position, left.kind).cmp(&(&right.chain, right.position, right.kind))
+    });
+    walk.notes.sort_by(|left, right| (&left.chain, left.position).cmp(&(&right.chain, right.position)));
+    let mut chains: Vec<ChainSummary> = walk.chains.iter().map(summary).collect();
+    chains.sort_by(|left, right| left.id.cmp(&right.id));
+    let mut report = ChainReport {
+        ok: verdict == Verdict::Intact,
+        verdict,
+        format: format.name().to_owned(),
+        records: walk.records,
+        chains,
+        findings: walk.findings,
+        findings_total: walk.findings_total,
+        notes: walk.notes,
+        diagnosis: String::new(),
+    };
+    report.diagnosis = diagnose::sentence(&report);
+    report
+}
+
+/// Makes the summary of one chain.
+fn summary(chain: &ChainState) -> ChainSummary {
+    ChainSummary {
+        id: chain.id.clone(),
+        records: chain.records,
+        first: u64::try_from(chain.first).unwrap_or(0),
+        last: u64::try_from(chain.last).unwrap_or(0),
+        head: chain.head.text(),
+        root: STANDARD.encode(chain.frontier.root()),
+        signed: chain.signed,
+        verified_by: chain.verified_by.clone(),
+    }
+}
+
+/// Counts something in words.
+pub(crate) fn plural(count: u64, what: &str) -> String {
+    if count == 1 { format!("one {what}") } else { format!("{count} {what}s") }
+}

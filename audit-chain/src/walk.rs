@@ -1,0 +1,454 @@
+//! Walks the records of all chains in order: links, numbers, clocks, Merkle roots, key spans.
+//!
+//! Called by [`crate::verify`] with the batches of [`crate::pipeline`]. Per chain it keeps a fixed-size
+//! state (a compact Merkle range, the head, the open span), so memory grows with the number of
+//! chains, never with their length.
+//!
+//! After a record that does not fit, the walk goes on from that record's *stored* link value, and the
+//! place before it stays an allowed predecessor for one more record: one wrong row is one finding.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::checkpoint::ChainPoint;
+use crate::error::Result;
+use crate::format::{Conclusion, Link, LinkRules, Seal, Start, Walked};
+use crate::merkle::{Frontier, Hash};
+use crate::pipeline::{Batch, Entry};
+use crate::report::{Finding, FindingKind, MAX_LISTED_FINDINGS, Note, NoteKind, VerifiedBy};
+
+/// How many places where a link does not fit are looked into in a second pass.
+pub(crate) const MAX_BREAKS: usize = 10_000;
+
+/// How a stretch of records was authenticated, for spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    None,
+    Key(u16, KeyUse),
+    Bad,
+}
+
+/// What a key did for a stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyUse {
+    Verified,
+    SelfVouched,
+    Unchecked,
+}
+
+/// A record whose link does not fit what stands before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Break {
+    pub(crate) chain: usize,
+    /// The record's place among the records found, from 1.
+    pub(crate) place: u64,
+    pub(crate) number: Option<i64>,
+    pub(crate) expected_number: Option<i64>,
+    pub(crate) id: String,
+    /// What the record says of its predecessor.
+    pub(crate) prev: Link,
+    /// What stands before it.
+    pub(crate) head: Link,
+    /// The record's own link value.
+    pub(crate) link: Link,
+    /// Whether the next record goes on from before this one.
+    pub(crate) bypassed: bool,
+}
+
+/// What a chain was when it had as many records as the checkpoint says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtPoint {
+    pub(crate) root: Hash,
+    pub(crate) head: Link,
+    pub(crate) signed: u64,
+    /// How many faults of content there were by then.
+    pub(crate) faults: u64,
+}
+
+/// The state of one chain.
+#[derive(Debug)]
+pub(crate) struct ChainState {
+    pub(crate) id: String,
+    pub(crate) records: u64,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) head: Link,
+    pub(crate) frontier: Frontier,
+    pub(crate) signed: u64,
+    pub(crate) verified: u64,
+    pub(crate) unchecked: u64,
+    pub(crate) faults: u64,
+    pub(crate) breaks: u64,
+    pub(crate) point: Option<ChainPoint>,
+    /// The checkpoint's head as a link.
+    point_head: Option<Link>,
+    pub(crate) at_point: Option<AtPoint>,
+    /// Where the checkpoint's head was met.
+    pub(crate) point_head_at: Option<u64>,
+    /// A predecessor that is allowed besides the head: the place before a record that did not fit.
+    also: Option<Link>,
+    last_break: Option<usize>,
+    time: Option<i64>,
+    clock_steps: u64,
+    first_clock_step: u64,
+    stretch: Stretch,
+    stretch_from: u64,
+    pub(crate) verified_by: Vec<VerifiedBy>,
+    unsigned: Option<(u64, u64)>,
+    unsigned_total: u64,
+}
+
+/// The walk over all chains.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    rules: LinkRules,
+    pub(crate) chains: Vec<ChainState>,
+    by_id: HashMap<String, usize>,
+    points: BTreeMap<String, ChainPoint>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings_total: u64,
+    pub(crate) notes: Vec<Note>,
+    pub(crate) breaks: Vec<Break>,
+    /// Breaks past [`MAX_BREAKS`], counted only.
+    pub(crate) breaks_more: u64,
+    labels: Vec<String>,
+    /// How many records each key of `labels` was used for.
+    key_records: Vec<u64>,
+    worker_labels: HashMap<usize, Vec<u16>>,
+    pub(crate) records: u64,
+}
+
+impl Walk {
+    /// Starts a walk. `points` is where the chains stood at the earlier checkpoint.
+    pub(crate) fn new(rules: LinkRules, points: impl IntoIterator<Item = ChainPoint>) -> Self {
+        Self {
+            rules,
+            chains: Vec::new(),
+            by_id: HashMap::new(),
+            points: points.into_iter().map(|point| (point.id.clone(), point)).collect(),
+            findings: Vec::new(),
+            findings_total: 0,
+            notes: Vec::new(),
+            breaks: Vec::new(),
+            breaks_more: 0,
+            labels: Vec::new(),
+            key_records: Vec::new(),
+            worker_labels: HashMap::new(),
+            records: 0,
+        }
+    }
+
+    /// Takes the next batch.
+    pub(crate) fn consume(&mut self, batch: Batch, start: &dyn Fn(&str) -> Start) -> Result<()> {
+        self.learn_labels(&batch);
+        let chains: Vec<usize> = batch.chains.iter().map(|id| self.chain(id, start)).collect();
+        let mut faults = batch.faults.iter().peekable();
+        for (at, entry) in batch.entries.iter().enumerate() {
+            let chain = chains[entry.chain as usize];
+            let mut count = 0;
+            while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
+                count += 1;
+                let place = self.chains[chain].records + 1;
+                let position = entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place);
+                self.report(Finding {
+                    kind: fault.kind,
+                    chain: self.chains[chain].id.clone(),
+                    position: Some(position),
+                    last: None,
+                    record: Some(batch.id(entry).to_owned()),
+                    expected: fault.expected.clone(),
+                    found: fault.found.clone(),
+                    explains: fault.explains.clone(),
+                });
+            }
+            self.step(chain, entry, count, &batch);
+        }
+        self.records += batch.entries.len() as u64;
+        Ok(())
+    }
+
+    /// Adds a finding; past [`MAX_LISTED_FINDINGS`] it is only counted. Neighbours that are wrong in the same
+    /// way for want of the same key become one span.
+    pub(crate) fn report(&mut self, finding: Finding) {
+        let spans =
+            matches!(finding.kind, FindingKind::UnknownKey | FindingKind::WrongKey | FindingKind::Reordered);
+        if spans
+            && let (Some(last), Some(position)) = (self.findings.last_mut(), finding.position)
+            && last.kind == finding.kind
+            && last.chain == finding.chain
+            && (finding.kind == FindingKind::Reordered || last.found == finding.found)
+            && last.last.or(last.position) == position.checked_sub(1)
+        {
+            last.last = Some(position);
+            return;
+        }
+        self.findings_total += 1;
+        if self.findings.len() < MAX_LISTED_FINDINGS {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Ends the walk: closes the spans and writes the notes that need the whole chain.
+    pub(crate) fn close(&mut self) {
+        for at in 0..self.chains.len() {
+            self.close_stretch(at);
+            let chain = &mut self.chains[at];
+            if chain.clock_steps > 0 {
+                self.notes.push(Note {
+                    kind: NoteKind::ClockStepBack,
+                    chain: chain.id.clone(),
+                    position: Some(chain.first_clock_step),
+                    last: None,
+                    explains: format!(
+                        "the clock of the records steps back {}; their order is that of insertion, and the links hold or not by themselves",
+                        times(chain.clock_steps)
+                    ),
+                });
+            }
+            if let Some((from, to)) = chain.unsigned {
+                self.notes.push(Note {
+                    kind: NoteKind::UnsignedSpan,
+                    chain: chain.id.clone(),
+                    position: Some(from),
+                    last: Some(to),
+                    explains: format!(
+                        "{} of {} records carry no signature",
+                        chain.unsigned_total, chain.records
+                    ),
+                });
+            }
+        }
+    }
+
+    /// Opens the walk for a format's last word.
+    pub(crate) fn conclusion(&mut self) -> Conclusion<'_> {
+        let chains = self.chains.iter().map(|chain| Walked {
+            id: chain.id.clone(),
+            records: chain.records,
+            last: chain.last,
+            head: chain.head,
+            signed: chain.signed,
+        });
+        let chains = chains.collect();
+        let records_by_key = self.labels.iter().cloned().zip(self.key_records.iter().copied()).collect();
+        Conclusion { chains, records_by_key, walk: self }
+    }
+
+    /// Returns the checkpoint's chains that were not met.
+    pub(crate) fn unmet_points(&self) -> Vec<ChainPoint> {
+        self.points.values().filter(|point| !self.by_id.contains_key(&point.id)).cloned().collect()
+    }
+
+    /// Returns the state of a chain.
+    pub(crate) fn by_id(&self, id: &str) -> Option<&ChainState> {
+        self.by_id.get(id).map(|at| &self.chains[*at])
+    }
+
+    /// Finds or starts a chain.
+    fn chain(&mut self, id: &str, start: &dyn Fn(&str) -> Start) -> usize {
+        if let Some(at) = self.by_id.get(id) {
+            return *at;
+        }
+        let at = self.chains.len();
+        self.chains.push(ChainState::new(id, start(id), self.points.get(id).cloned()));
+        self.by_id.insert(id.to_owned(), at);
+        at
+    }
+
+    /// Gives the keys of a worker their common numbers.
+    fn learn_labels(&mut self, batch: &Batch) {
+        for label in &batch.new_labels {
+            let at = self.labels.iter().position(|known| known == label).unwrap_or_else(|| {
+                self.labels.push(label.clone());
+                self.key_records.push(0);
+                self.labels.len() - 1
+            });
+            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            self.worker_labels.entry(batch.worker).or_default().push(at);
+        }
+    }
+
+    fn stretch_of(&self, worker: usize, seal: Seal) -> Stretch {
+        let key = |at: u16, how| {
+            let of_worker = self.worker_labels.get(&worker);
+            Stretch::Key(
+                of_worker.and_then(|known| known.get(usize::from(at))).copied().unwrap_or(u16::MAX),
+                how,
+            )
+        };
+        match seal {
+            Seal::None => Stretch::None,
+            Seal::Verified(at) => key(at, KeyUse::Verified),
+            Seal::SelfVouched(at) => key(at, KeyUse::SelfVouched),
+            Seal::Unchecked(at) => key(at, KeyUse::Unchecked),
+            Seal::Bad => Stretch::Bad,
+        }
+    }
+
+    /// Adds one record to its chain.
+    fn step(&mut self, at: usize, entry: &Entry, faults: u64, batch: &Batch) {
+        let stretch = self.stretch_of(batch.worker, entry.seal);
+        if self.chains[at].stretch != stretch {
+            self.close_stretch(at);
+            let chain = &mut self.chains[at];
+            chain.stretch = stretch;
+            chain.stretch_from = chain.records + 1;
+        }
+        if let Stretch::Key(key, _) = stretch
+            && let Some(count) = self.key_records.get_mut(usize::from(key))
+        {
+            *count += 1;
+        }
+        let numbered = self.rules.numbered;
+        let chain = &mut self.chains[at];
+        let place = chain.records + 1;
+        let expected_number = chain.last.checked_add(1).filter(|_| numbered);
+        let number_fits = !numbered || entry.number == expected_number;
+        let fits = entry.prev == chain.head && number_fits;
+        if !fits {
+            let bypass = chain.also == Some(entry.prev) && (!numbered || number_fits);
+            if bypass && let Some(before) = chain.last_break {
+                self.breaks[before].bypassed = true;
+            } else {
+                chain.breaks += 1;
+                let found = Break {
+                    chain: at,
+                    place,
+                    number: entry.number,
+                    expected_number,
+                    id: batch.id(entry).to_owned(),
+                    prev: entry.prev,
+                    head: chain.head,
+                    link: entry.link,
+                    bypassed: false,
+                };
+                if self.breaks.len() < MAX_BREAKS {
+                    chain.last_break = Some(self.breaks.len());
+                    chain.also = Some(chain.head);
+                    self.breaks.push(found);
+                } else {
+                    self.breaks_more += 1;
+                }
+            }
+        } else if chain.last_break.is_some_and(|before| self.breaks[before].place + 1 < place) {
+            chain.also = None;
+            chain.last_break = None;
+        }
+        chain.add(entry, place, faults, self.rules.clock);
+    }
+
+    /// Writes down who verified the stretch that ends here.
+    fn close_stretch(&mut self, at: usize) {
+        let chain = &mut self.chains[at];
+        let (from, to) = (chain.stretch_from, chain.records);
+        if to < from {
+            return;
+        }
+        let from_number = u64::try_from(chain.number_of(from)).unwrap_or(from);
+        let to_number = u64::try_from(chain.number_of(to)).unwrap_or(to);
+        match chain.stretch {
+            Stretch::None => {
+                chain.unsigned = Some(chain.unsigned.map_or((from, to), |(first, _)| (first, to)));
+                chain.unsigned_total += to - from + 1;
+            }
+            Stretch::Key(key, KeyUse::Verified | KeyUse::SelfVouched) => {
+                let label = self.labels.get(usize::from(key)).cloned().unwrap_or_else(|| "?".into());
+                match chain.verified_by.last_mut() {
+                    Some(last) if last.key == label && last.to + 1 == from_number => last.to = to_number,
+                    _ => chain.verified_by.push(VerifiedBy { key: label, from: from_number, to: to_number }),
+                }
+            }
+            Stretch::Key(_, KeyUse::Unchecked) | Stretch::Bad => {}
+        }
+    }
+}
+
+impl ChainState {
+    fn new(id: &str, start: Start, point: Option<ChainPoint>) -> Self {
+        Self {
+            id: id.to_owned(),
+            records: 0,
+            first: start.number,
+            last: start.number.saturating_sub(1),
+            head: start.link,
+            frontier: Frontier::new(),
+            signed: 0,
+            verified: 0,
+            unchecked: 0,
+            faults: 0,
+            breaks: 0,
+            point_head: point.as_ref().map(|point| Link::of_head(&point.head)),
+            point,
+            at_point: None,
+            point_head_at: None,
+            also: None,
+            last_break: None,
+            time: None,
+            clock_steps: 0,
+            first_clock_step: 0,
+            stretch: Stretch::Bad,
+            stretch_from: 1,
+            verified_by: Vec::new(),
+            unsigned: None,
+            unsigned_total: 0,
+        }
+    }
+
+    /// Returns the number of the record at a place, where numbers run without gaps.
+    fn number_of(&self, place: u64) -> i64 {
+        let place = i64::try_from(place).unwrap_or(i64::MAX);
+        self.first.saturating_add(place).saturating_sub(1)
+    }
+
+    /// Takes the record into the sums.
+    fn add(&mut self, entry: &Entry, place: u64, faults: u64, clock: bool) {
+        if self.records == 0
+            && let Some(number) = entry.number
+        {
+            self.first = number;
+        }
+        self.records = place;
+        self.last = entry.number.unwrap_or_else(|| i64::try_from(place).unwrap_or(i64::MAX));
+        self.head = entry.link;
+        self.faults += faults;
+        match entry.seal {
+            Seal::None => {}
+            Seal::Verified(_) | Seal::SelfVouched(_) => {
+                self.signed += 1;
+                self.verified += 1;
+            }
+            Seal::Unchecked(_) => {
+                self.signed += 1;
+                self.unchecked += 1;
+            }
+            Seal::Bad => self.signed += 1,
+        }
+        if clock && let Some(now) = entry.time {
+            if self.time.is_some_and(|before| now < before) {
+                self.clock_steps += 1;
+                if self.clock_steps == 1 {
+                    self.first_clock_step = place;
+                }
+            }
+            self.time = Some(now);
+        }
+        self.frontier.push(entry.leaf);
+        if let Some(point) = &self.point {
+            if place == point.records {
+                self.at_point = Some(AtPoint {
+                    root: self.frontier.root(),
+                    head: entry.link,
+                    signed: self.signed,
+                    faults: self.faults,
+                });
+            }
+            if self.point_head_at.is_none() && self.point_head == Some(entry.link) {
+                self.point_head_at = Some(place);
+            }
+        }
+    }
+}
+
+/// Says how often.
+fn times(count: u64) -> String {
+    if count == 1 { "once".into() } else { format!("{count} times") }
+}
