@@ -10,6 +10,11 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
     match report.verdict {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),
         Verdict::Intact => return format!("intact: {records} in {chains}"),
+        Verdict::CannotVerify if report.has(Kind::UnknownVersion) => {
+            return format!(
+                "cannot verify: {records} in a version of the format that this program does not know; this says nothing about tampering"
+            );
+        }
         Verdict::CannotVerify => {
             return format!(
                 "cannot verify: no key at hand fits any of {records}; this says nothing about tampering"
@@ -54,6 +59,9 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
     }
     if keys > 0 {
         parts.push("wrong key: records made by a key that is not at hand or not trusted".to_owned());
+    }
+    if count(&[Kind::UnknownVersion]) > 0 {
+        parts.push("records in a version of the format that this program does not know".to_owned());
     }
     if shape > 0 {
         parts.push("rows moved, doubled or put in".to_owned());

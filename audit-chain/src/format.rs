@@ -248,6 +248,14 @@ impl Conclusion<'_> {
         self.walk.notes.push(note);
     }
 
+    /// Returns the chains where a record without signature or HMAC follows one that has it, with the
+    /// number of the last such record.
+    #[must_use]
+    pub fn unsigned_after_signed(&self) -> Vec<(String, u64)> {
+        let chains = self.walk.chains.iter();
+        chains.filter_map(|chain| Some((chain.id.clone(), chain.unsigned_after_signed()?))).collect()
+    }
+
     /// Looks at the findings so far, to take one back or to say it better.
     pub fn findings(&mut self) -> &mut Vec<Finding> {
         &mut self.walk.findings

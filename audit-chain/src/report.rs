@@ -44,6 +44,8 @@ pub enum FindingKind {
     WrongKey,
     /// Records made by a key that is not at hand or not trusted.
     UnknownKey,
+    /// Records of a format version that this program does not know: neither good nor bad.
+    UnknownVersion,
     /// Records made outside their key's time of validity.
     KeyExpired,
     /// A signature does not verify.
@@ -80,6 +82,7 @@ impl FindingKind {
             Self::LinkBroken => "link-broken",
             Self::WrongKey => "wrong-key",
             Self::UnknownKey => "unknown-key",
+            Self::UnknownVersion => "unknown-version",
             Self::KeyExpired => "key-expired",
             Self::SignatureInvalid => "signature-invalid",
             Self::Unsigned => "unsigned",

@@ -243,10 +243,9 @@ fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
     let unchecked: u64 = walk.chains.iter().map(|chain| chain.unchecked).sum();
     let verified: u64 = walk.chains.iter().map(|chain| chain.verified).sum();
     let keyless = unchecked > 0 && verified == 0;
-    let only_keys = walk
-        .findings
-        .iter()
-        .all(|finding| matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey));
+    let only_keys = walk.findings.iter().all(|finding| {
+        matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey | FindingKind::UnknownVersion)
+    });
     let verdict = match (walk.findings_total, keyless && only_keys) {
         (_, true) => Verdict::CannotVerify,
         (0, false) => Verdict::Intact,

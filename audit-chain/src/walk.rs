@@ -169,8 +169,13 @@ impl Walk {
     /// Adds a finding; past [`MAX_LISTED_FINDINGS`] it is only counted. Neighbours that are wrong in the same
     /// way for want of the same key become one span.
     pub(crate) fn report(&mut self, finding: Finding) {
-        let spans =
-            matches!(finding.kind, FindingKind::UnknownKey | FindingKind::WrongKey | FindingKind::Reordered);
+        let spans = matches!(
+            finding.kind,
+            FindingKind::UnknownKey
+                | FindingKind::UnknownVersion
+                | FindingKind::WrongKey
+                | FindingKind::Reordered
+        );
         if spans
             && let (Some(last), Some(position)) = (self.findings.last_mut(), finding.position)
             && last.kind == finding.kind
@@ -397,6 +402,13 @@ impl ChainState {
     fn number_of(&self, place: u64) -> i64 {
         let place = i64::try_from(place).unwrap_or(i64::MAX);
         self.first.saturating_add(place).saturating_sub(1)
+    }
+
+    /// Returns the number of the last record without a signature, unless such records only begin the chain.
+    pub(crate) fn unsigned_after_signed(&self) -> Option<u64> {
+        let (from, to) = self.unsigned?;
+        let only_at_the_beginning = from == 1 && to == self.unsigned_total;
+        (!only_at_the_beginning).then(|| u64::try_from(self.number_of(to)).unwrap_or(to))
     }
 
     /// Takes the record into the sums.

@@ -254,6 +254,10 @@ impl Identities {
             }
             other => damaged(format!("the age header does not parse ({other})")),
         })?;
+        if decryptor.is_scrypt() {
+            let message = format!("{object}: it is sealed with a passphrase, which is not supported");
+            return Err(Error::new(ErrorKind::KeyRejected, message).with_hint("decrypt it with `age -d`"));
+        }
         let stanzas = CountStanzas(Cell::new(0));
         let identities = self.0.iter().map(|identity| identity as &dyn age::Identity);
         let opened = decryptor.decrypt(identities.chain(std::iter::once(&stanzas as &dyn age::Identity)));

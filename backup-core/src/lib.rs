@@ -8,4 +8,6 @@ pub mod error;
 pub mod manifest;
 pub mod names;
 pub mod seal;
+pub mod secret;
+pub mod signing;
 pub mod traits;

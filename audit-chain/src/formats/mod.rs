@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::ChainFormat;
+use crate::format::{ChainFormat, Companions, Setup};
+use crate::keys::KeyRing;
+use crate::value::Columns;
 
 pub mod aegisagent;
+pub mod native;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
 
 /// Returns a built-in format by its name.
 ///
@@ -18,9 +21,20 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "native" => Ok(Arc::new(native::Native)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")
         ))),
     }
+}
+
+/// Returns the built-in formats whose hashed columns are all there.
+#[must_use]
+pub fn recognise(columns: &Columns) -> Vec<&'static str> {
+    let keys = KeyRing::new();
+    let companions = Companions::new();
+    let setup = Setup { keys: &keys, companions: &companions };
+    let fits = |name: &&&'static str| by_name(name).is_ok_and(|format| format.bind(columns, &setup).is_ok());
+    if columns.names().is_empty() { Vec::new() } else { NAMES.iter().filter(fits).copied().collect() }
 }

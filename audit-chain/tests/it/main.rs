@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod aegisagent;
+mod documents;
 mod merkle;
+mod native;
 mod note;
 mod signature;
 mod vectors;
