@@ -5,6 +5,8 @@ pub mod context;
 pub mod durable;
 pub mod encrypt;
 pub mod error;
+pub mod extract;
+pub mod files;
 pub mod manifest;
 pub mod names;
 pub mod seal;
