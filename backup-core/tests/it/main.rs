@@ -5,6 +5,8 @@
 
 mod files;
 mod manifest;
+mod memory;
+mod repository;
 mod seal;
 mod signing;
 mod support;
