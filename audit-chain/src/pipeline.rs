@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, Record, RecordRule, Seal, Setup};
+use crate::format::{ChainFormat, Fault, Link, Record, RecordRule, Remark, Seal, Setup};
 use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
@@ -45,6 +45,8 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// What is wrong with single records: index into `entries`, fault.
     pub(crate) faults: Vec<(u32, Fault)>,
+    /// What is worth saying of single records: index into `entries` in `record`.
+    pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
     pub(crate) new_labels: Vec<String>,
     ids: String,
@@ -137,6 +139,7 @@ impl Reading for ByRule {
     }
 
     fn end(&mut self, batch: &mut Batch) {
+        batch.remarks = self.rule.remarks();
         batch.new_labels = self.rule.key_labels().split_off(self.labels_told);
         self.labels_told += batch.new_labels.len();
     }
