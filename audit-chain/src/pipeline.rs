@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, Record, Seal, Setup};
+use crate::format::{ChainFormat, Fault, Link, Record, Remark, Seal, Setup};
 use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
@@ -44,6 +44,8 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// What is wrong with single records: index into `entries`, fault.
     pub(crate) faults: Vec<(u32, Fault)>,
+    /// What is worth saying of single records: index into `entries` in `record`.
+    pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
     pub(crate) new_labels: Vec<String>,
     ids: String,
@@ -251,6 +253,7 @@ fn work(
             Err(Error::Cancelled) if shared.stop.load(Ordering::Relaxed) => return Ok(()),
             Err(error) => return Err(error),
         };
+        batch.remarks = rule.remarks();
         batch.new_labels = rule.key_labels().split_off(labels_told);
         labels_told += batch.new_labels.len();
         let mut state = shared.lock();
