@@ -25,4 +25,5 @@ pub mod verify;
 mod diagnose;
 mod pipeline;
 mod resolve;
+mod spill;
 mod walk;

@@ -8,10 +8,11 @@ use crate::keys::KeyRing;
 use crate::value::Columns;
 
 pub mod aegisagent;
+pub mod agledger;
 pub mod native;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "agledger", "native"];
 
 /// Returns a built-in format by its name.
 ///
@@ -21,6 +22,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "agledger" => Ok(Arc::new(agledger::Agledger)),
         "native" => Ok(Arc::new(native::Native)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
