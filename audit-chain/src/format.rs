@@ -165,6 +165,11 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns how links, numbers and genesis behave.
     fn links(&self) -> LinkRules;
 
+    /// Reports whether records of this format can carry a signature or HMAC, so that one without is worth a note.
+    fn seals(&self) -> bool {
+        true
+    }
+
     /// Resolves columns and prepares keys for one worker thread.
     ///
     /// # Errors

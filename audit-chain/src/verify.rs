@@ -81,7 +81,7 @@ pub fn verify(
     if let Some(progress) = options.progress {
         progress(walk.records);
     }
-    walk.close();
+    walk.close(format.seals());
     explain_breaks(source, format, &setup, threads, options, &mut walk)?;
     compare(options.checkpoint, format, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;

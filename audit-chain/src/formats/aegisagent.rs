@@ -139,6 +139,10 @@ impl ChainFormat for PolicyLog {
         POLICY_COLUMNS
     }
 
+    fn seals(&self) -> bool {
+        false
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: false, clock: true }
     }
