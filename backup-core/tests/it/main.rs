@@ -5,6 +5,7 @@
 
 mod files;
 mod manifest;
+mod pack;
 mod seal;
 mod signing;
 mod support;
