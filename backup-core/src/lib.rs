@@ -10,6 +10,7 @@ pub mod files;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+pub mod repository;
 pub mod seal;
 pub mod secret;
 pub mod signing;

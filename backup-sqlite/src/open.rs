@@ -158,8 +158,11 @@ fn immutable_uri(path: &Path) -> String {
 pub(crate) fn path_of(connection: &Connection) -> Result<PathBuf> {
     match connection.path() {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(OsString::from_vec(path.as_bytes().to_vec()))),
-        _ => Err(Error::new(ErrorKind::InvalidInput, "the connection has no file: a database in memory")
-            .with_hint("copy it with the backup API of its own connection")),
+        _ => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "the connection has no file that can be named: a database in memory, or a path that is not UTF-8",
+        )
+        .with_hint("give the path instead of the connection; a database in memory has none")),
     }
 }
 

@@ -6,6 +6,7 @@
 //! transaction: what others commit meanwhile is not seen.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +19,6 @@ use backup_core::context::Context;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, InterruptHandle};
 
-use crate::open::path_of;
 use crate::table::{Place, recycle, row_error, text_of};
 
 /// How many batches may wait for a worker.
@@ -112,11 +112,12 @@ impl Ordered {
     pub(crate) fn new(
         connection: Connection,
         name: &str,
+        path: &Path,
         sql: String,
         chunk_rows: u32,
         ctx: &Context,
     ) -> backup_core::error::Result<Self> {
-        let place = Place { name: name.to_owned(), path: path_of(&connection)? };
+        let place = Place { name: name.to_owned(), path: path.to_owned() };
         let interrupt = connection.get_interrupt_handle();
         let (asks, passes) = mpsc::channel();
         let read = {

@@ -33,7 +33,7 @@ use crate::copy::{Job, Method, copy, database_bytes};
 use crate::facts::{self, KIND, Seen};
 use crate::fault::explain;
 use crate::open::{absolute, inspect, open_immutable, open_live};
-use crate::schema;
+use crate::schema::user_tables;
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
 
 /// How much of the copy is read at once, in bytes.
@@ -91,6 +91,15 @@ impl SqliteSource {
         Self { path: path.into(), options }
     }
 
+    /// Lists the tables of the live database, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::preflight`].
+    pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
+        let connection = self.open(ctx)?;
+        user_tables(&connection).map_err(|error| explain(error, "read the schema of", &self.path))
+    }
+
     fn name(&self) -> String {
         match &self.options.name {
             Some(name) => name.clone(),
@@ -103,15 +112,6 @@ impl SqliteSource {
             validate_name(name)?;
         }
         open_live(&self.path, self.options.busy_timeout, ctx)
-    }
-
-    /// Lists the database's own tables, sorted by name.
-    ///
-    /// # Errors
-    /// As [`Snapshot::preflight`].
-    pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
-        let connection = self.open(ctx)?;
-        schema::user_tables(&connection).map_err(|error| explain(error, "list the tables of", &self.path))
     }
 
     fn integrity(&self) -> Integrity {

@@ -122,7 +122,7 @@ impl ChainTable {
                 let order = order.or_else(|| table.rowid.as_deref().map(quote));
                 let by = order.map(|terms| format!(" ORDER BY {terms}")).unwrap_or_default();
                 let sql = format!("SELECT * FROM {}{by}", quote(&table.name));
-                Rows::Ordered(Ordered::new(connection, &name, sql, options.chunk_rows, ctx)?)
+                Rows::Ordered(Ordered::new(connection, &name, path, sql, options.chunk_rows, ctx)?)
             }
         };
         Ok(Self { name, table: table.name, columns, companions, rows })

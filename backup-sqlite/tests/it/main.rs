@@ -4,11 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod child;
+mod into;
 mod rows;
 mod snapshot;
 mod support;
 
 /// What a child process does besides the roles of [`child`].
 fn roles(role: &str) {
-    panic!("no role {role:?}");
+    match role {
+        "into" => into::role(),
+        "into-once" => into::role_once(),
+        other => panic!("no role {other:?}"),
+    }
 }

@@ -28,6 +28,29 @@ pub(crate) fn vectors(test: &str) -> Option<PathBuf> {
     folder.map(|folder| folder.join("aegisagent"))
 }
 
+/// Returns a command that runs this test binary with a file system of its own mounted at `at`, which vanishes with it;
+/// `None`, said, where that takes a right that we lack. `then` is run by a shell after the mount.
+pub(crate) fn mounted(test: &str, at: &Path, options: &str, then: &str) -> Option<std::process::Command> {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0);
+    let works =
+        || std::process::Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|s| s.success());
+    if !root || !works() {
+        left_out(test, "mounting takes root");
+        return None;
+    }
+    let mut command = std::process::Command::new("unshare");
+    let script = format!("mount -t tmpfs -o {options} none '{}' && {then} exec \"$0\" \"$@\"", at.display());
+    command.args(["-m", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    Some(command)
+}
+
+/// Waits a moment that differs from round to round, to kill at another point each time.
+pub(crate) fn moment(round: u64, up_to: std::time::Duration) {
+    let part = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    std::thread::sleep(up_to.mul_f64(part as f64 / (1 << 24) as f64));
+}
+
 /// How often a crash test repeats: a handful, or 200 with `ATTESTORE_LONG=1`.
 pub(crate) fn rounds(normal: u64) -> u64 {
     if std::env::var_os("ATTESTORE_LONG").is_some_and(|value| value == "1") { 200 } else { normal }
