@@ -137,7 +137,7 @@ impl<'a> Stream<'a> {
             .take(wanted)
             .read_to_end(&mut self.rest)
             .map_err(|source| Error::Io { action: "read", path: name.into(), source })?;
-        self.ended |= read == 0;
+        self.ended |= read < BLOCK_BYTES;
         if before > MAX_LINE_BYTES {
             return Err(malformed(name, self.next_line, format!("a line of over {MAX_LINE_BYTES} bytes")));
         }
@@ -147,14 +147,17 @@ impl<'a> Stream<'a> {
     /// Moves the next block of whole lines into `block`; returns its chunk number and first line.
     fn take(&mut self, name: &str, block: &mut Vec<u8>) -> Result<Option<(u64, u64)>> {
         let cut = loop {
+            if self.ended && self.rest.len() <= BLOCK_BYTES {
+                if self.rest.is_empty() {
+                    return Ok(None);
+                }
+                break self.rest.len();
+            }
             if self.rest.len() >= BLOCK_BYTES || self.ended {
                 if let Some(at) = memchr::memrchr(b'\n', &self.rest) {
                     break at + 1;
                 }
                 if self.ended {
-                    if self.rest.is_empty() {
-                        return Ok(None);
-                    }
                     break self.rest.len();
                 }
             }

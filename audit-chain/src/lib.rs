@@ -21,6 +21,7 @@ pub mod value;
 pub mod verify;
 
 mod diagnose;
+mod order;
 mod pipeline;
 mod resolve;
 mod walk;

@@ -1,20 +1,22 @@
 //! Verifies the chains in a source: the one call behind every language and every backend.
 //!
 //! Streams in constant memory on all cores: [`crate::pipeline`] reads and hashes, the walk checks the links in
-//! order, a second pass is made only where links do not fit. The result is a [`ChainReport`];
+//! order, a second pass is made only where links do not fit; rows in another order than the chain's are sorted on disk first. The result is a [`ChainReport`];
 //! an error means that the source could not be read, never that it is wrong.
 
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
-use crate::error::Result;
-use crate::format::{ChainFormat, Companions, Link, Setup};
+use crate::error::{Error, Result};
+use crate::format::{ChainFormat, Companions, Link, LinkRules, Setup};
 use crate::keys::KeyRing;
-use crate::pipeline;
+use crate::order::{Sorted, Sorter};
+use crate::pipeline::{self, Batch};
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::source::RowSource;
@@ -32,6 +34,9 @@ pub struct VerifyOptions<'a> {
     pub companions: Option<&'a Companions>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
+    /// Where rows that are not in chain order are sorted when they do not fit in memory; by default the
+    /// system's folder for temporary files.
+    pub scratch: Option<&'a Path>,
     /// A flag that stops the work.
     pub cancel: Option<&'a AtomicBool>,
     /// Called now and then with the records done.
@@ -66,57 +71,99 @@ pub fn verify(
     let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
     let none = Companions::new();
     let setup = Setup { keys, companions: options.companions.unwrap_or(&none) };
-    let mut walk = Walk::new(rules, points);
-    let mut told = 0;
-    pipeline::run(source, format, &setup, threads, options.cancel, &mut |batch| {
-        walk.consume(batch, &|chain| format.start(chain, &setup))?;
-        if let Some(progress) = options.progress
-            && walk.records >= told + PROGRESS_EVERY
-        {
-            told = walk.records;
-            progress(told);
-        }
-        Ok(())
-    })?;
+    let work = Work { source, format, setup: &setup, threads, options };
+    let (mut walk, sorted) = work.walk(rules, points)?;
     if let Some(progress) = options.progress {
         progress(walk.records);
     }
     walk.close();
-    explain_breaks(source, format, &setup, threads, options, &mut walk)?;
+    work.explain_breaks(sorted, &mut walk)?;
     compare(options.checkpoint, format, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
     Ok(report(format, walk))
 }
 
-/// Reads the source again where links do not fit, and turns those places into findings.
-fn explain_breaks(
-    source: &dyn RowSource,
-    format: &dyn ChainFormat,
-    setup: &Setup<'_>,
+/// What all passes over the rows need.
+struct Work<'a> {
+    source: &'a dyn RowSource,
+    format: &'a dyn ChainFormat,
+    setup: &'a Setup<'a>,
     threads: usize,
-    options: &VerifyOptions<'_>,
-    walk: &mut Walk,
-) -> Result<()> {
-    if walk.breaks.is_empty() {
-        return Ok(());
+    options: &'a VerifyOptions<'a>,
+}
+
+impl Work<'_> {
+    /// Walks all records, in chain order: as they come while they come so, else sorted. A source that can
+    /// be read only once has no second try, so its records are kept at once.
+    fn walk(&self, rules: LinkRules, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
+        let new = |points| Walk::new(rules, self.format.snapshot_prefix(), points);
+        let ordered = !self.format.order().is_empty();
+        if !ordered || self.source.rewind()? {
+            let mut walk = new(points.clone());
+            let mut told = 0;
+            match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
+                Err(_) if walk.disordered && self.source.rewind()? => {}
+                result => return result.map(|()| (walk, None)),
+            }
+        }
+        let mut sorter = Sorter::new(self.options.scratch);
+        self.read(&mut |batch| sorter.push(&batch))?;
+        let mut sorted = sorter.finish()?;
+        let mut walk = new(points);
+        let mut told = 0;
+        sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
+        Ok((walk, Some(sorted)))
     }
-    let mut search = None;
-    if !format.links().numbered && source.rewind()? {
-        let mut questions = Search::new(walk);
-        pipeline::run(source, format, setup, threads, options.cancel, &mut |batch| {
-            questions.consume(&batch);
-            Ok(())
-        })?;
-        search = Some(questions);
+
+    /// Takes one batch into the walk.
+    fn step(&self, walk: &mut Walk, batch: Batch, told: &mut u64) -> Result<()> {
+        if self.options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
+        walk.consume(batch, &|chain| self.format.start(chain, self.setup))?;
+        if let Some(progress) = self.options.progress
+            && walk.records >= *told + PROGRESS_EVERY
+        {
+            *told = walk.records;
+            progress(*told);
+        }
+        Ok(())
     }
-    let breaks = std::mem::take(&mut walk.breaks);
-    for found in &breaks {
-        let id = walk.chains[found.chain].id.clone();
-        walk.report(resolve::explain(format.links(), &id, found, search.as_ref()));
+
+    /// Reads one pass of the source.
+    fn read(&self, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Result<()> {
+        pipeline::run(self.source, self.format, self.setup, self.threads, self.options.cancel, consume)
     }
-    walk.breaks = breaks;
-    walk.findings_total += walk.breaks_more;
-    Ok(())
+
+    /// Reads the records again where links do not fit, and turns those places into findings.
+    fn explain_breaks(&self, sorted: Option<Sorted>, walk: &mut Walk) -> Result<()> {
+        if walk.breaks.is_empty() {
+            return Ok(());
+        }
+        let mut search = None;
+        if !self.format.links().numbered {
+            let mut questions = Search::new(walk);
+            let mut answer = |batch: Batch| {
+                questions.consume(&batch);
+                Ok(())
+            };
+            if let Some(mut sorted) = sorted {
+                sorted.replay(&mut answer)?;
+                search = Some(questions);
+            } else if self.source.rewind()? {
+                self.read(&mut answer)?;
+                search = Some(questions);
+            }
+        }
+        let breaks = std::mem::take(&mut walk.breaks);
+        for found in &breaks {
+            let id = walk.chains[found.chain].id.clone();
+            walk.report(resolve::explain(self.format.links(), &id, found, search.as_ref()));
+        }
+        walk.breaks = breaks;
+        walk.findings_total += walk.breaks_more;
+        Ok(())
+    }
 }
 
 /// Compares the chains with where they stood at the checkpoint.
@@ -154,7 +201,10 @@ fn compare(checkpoint: Option<&ChainCheckpoint>, format: &dyn ChainFormat, walk:
 /// Says that a chain of the checkpoint is gone, and whether another carries its head.
 fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
     let head = Link::of_head(&point.head);
-    let heir = walk.chains.iter().find(|chain| chain.head == head && head != Link::Genesis);
+    let heir = walk
+        .chains
+        .iter()
+        .find(|chain| chain.head == head && !matches!(head, Link::Genesis | Link::Unstated));
     Finding {
         kind: FindingKind::MissingChain,
         chain: point.id.clone(),

@@ -7,5 +7,6 @@ mod aegisagent;
 mod merkle;
 mod native;
 mod note;
+mod order;
 mod signature;
 mod vectors;

@@ -119,7 +119,8 @@ fn records_of_an_unknown_version_are_neither_good_nor_bad() {
 
 #[test]
 fn any_edited_field_is_found_at_its_record() {
-    let edits: [(&str, fn(&mut NativeRecord), &[&str]); 5] = [
+    type Edit = (&'static str, fn(&mut NativeRecord), &'static [&'static str]);
+    let edits: [Edit; 5] = [
         ("body", |row| row.body.push(' '), &["edited@4"]),
         ("at", |row| row.at = row.at.replace("2026", "2025"), &["edited@4"]),
         ("prev", |row| row.prev = "0".repeat(64), &["edited@4", "link-broken@4"]),
