@@ -1,1 +1,12 @@
-//! placeholder
+//! One facade for all of Attestore, shared by the command line and the bindings.
+//!
+//! Each verb is a function with an options struct; results serialize to the JSON that the command line prints.
+//! A Rust service that needs only one backend can use `backup-core` and that backend's crate directly.
+
+pub mod chain;
+pub mod doctor;
+pub mod input;
+pub mod keys;
+
+pub use backup_core::context::{Cancel, Context, Progress};
+pub use backup_core::error::{Error, ErrorKind, Result};

@@ -492,7 +492,12 @@ mod tests {
             assert!(said.contains(what), "{text}: {said}");
         }
         let source = NdjsonSource::once("t", &b"{\"a\":1}\n{\"a\":\"\xff\"}"[..]).unwrap();
-        let error = source.reader().unwrap().read_chunk(&mut |_| Ok(())).unwrap_err();
+        let mut reader = source.reader().unwrap();
+        let mut result = reader.read_chunk(&mut |_| Ok(()));
+        while matches!(result, Ok(Some(_))) {
+            result = reader.read_chunk(&mut |_| Ok(()));
+        }
+        let error = result.unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: not UTF-8 at byte 7");
     }
 

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod merkle;
 pub mod native;
 pub mod note;
+pub mod proof;
 pub mod report;
 pub mod signature;
 pub mod source;

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Fault, Link, OrderKey, Record, Seal, Setup};
+use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
 
@@ -224,6 +225,22 @@ fn collect(shared: &Shared, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Res
     }
 }
 
+/// Names the input in a format's refusal, and the format that its columns look like.
+fn name_input(error: Error, source: &dyn RowSource) -> Error {
+    match error {
+        Error::NotThisFormat { format, what, .. } => {
+            let like = formats::recognise(source.columns());
+            let what = if like.is_empty() || like.contains(&format.as_str()) {
+                what
+            } else {
+                format!("{what}; it looks like {}", like.join(" or "))
+            };
+            Error::NotThisFormat { input: source.name(), format, what }
+        }
+        other => other,
+    }
+}
+
 /// One worker: reads chunks, hashes their rows, hands the batches over.
 fn work(
     source: &dyn RowSource,
@@ -234,7 +251,7 @@ fn work(
     shared: &Shared,
 ) -> Result<()> {
     let mut reader = source.reader()?;
-    let mut rule = format.bind(source.columns(), setup)?;
+    let mut rule = format.bind(source.columns(), setup).map_err(|error| name_input(error, source))?;
     let mut labels_told = 0;
     loop {
         if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {

@@ -281,6 +281,12 @@ impl PublicKey {
         Self { key, id: derived_id(&key), id_known: false }
     }
 
+    /// Returns the key itself.
+    #[must_use]
+    pub const fn verifying_key(&self) -> &VerifyingKey {
+        &self.key
+    }
+
     /// Parses any spelling that [`audit_chain::signature::parse_public_key`] knows: minisign (a line or the
     /// text of a `.pub` file), hex, base64, a note verifier key, SPKI.
     ///

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::ChainFormat;
+use crate::format::{ChainFormat, Companions, Setup};
+use crate::keys::KeyRing;
+use crate::value::Columns;
 
 pub mod aegisagent;
 pub mod native;
@@ -25,4 +27,14 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
             NAMES.join(", ")
         ))),
     }
+}
+
+/// Returns the built-in formats whose hashed columns are all there.
+#[must_use]
+pub fn recognise(columns: &Columns) -> Vec<&'static str> {
+    let keys = KeyRing::new();
+    let companions = Companions::new();
+    let setup = Setup { keys: &keys, companions: &companions };
+    let fits = |name: &&&'static str| by_name(name).is_ok_and(|format| format.bind(columns, &setup).is_ok());
+    if columns.names().is_empty() { Vec::new() } else { NAMES.iter().filter(fits).copied().collect() }
 }

@@ -117,9 +117,11 @@ fn records_of_an_unknown_version_are_neither_good_nor_bad() {
     assert_eq!((report.verdict, kinds(&report)), (Verdict::Findings, vec!["keyed unknown-version@7".into()]));
 }
 
+/// What is edited, how, and what is found.
+type Edit = (&'static str, fn(&mut NativeRecord), &'static [&'static str]);
+
 #[test]
 fn any_edited_field_is_found_at_its_record() {
-    type Edit = (&'static str, fn(&mut NativeRecord), &'static [&'static str]);
     let edits: [Edit; 5] = [
         ("body", |row| row.body.push(' '), &["edited@4"]),
         ("at", |row| row.at = row.at.replace("2026", "2025"), &["edited@4"]),

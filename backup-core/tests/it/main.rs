@@ -3,7 +3,10 @@
 // clippy.toml allows these in `#[test]` functions only; here the helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod files;
 mod manifest;
+mod memory;
+mod repository;
 mod seal;
 mod signing;
 mod support;

@@ -1,0 +1,173 @@
+//! Chains in databases and files: verify them, and write down where they stand.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::format::{ChainFormat, Companions};
+use audit_chain::formats;
+use audit_chain::json_rows::{JsonSource, NdjsonSource};
+use audit_chain::keys::KeyRing;
+use audit_chain::note::TrustedKey;
+use audit_chain::report::ChainReport;
+use audit_chain::source::RowSource;
+use audit_chain::verify::{VerifyOptions, verify};
+use backup_core::context::{Context, Progress};
+use backup_core::error::{Error, ErrorKind, Result};
+use backup_core::signing::{PublicKey, SigningKey};
+use backup_core::traits::{ChainRequest, ChainVerify as _};
+use backup_sqlite::SqliteSource;
+use serde::Serialize;
+
+use crate::input::Input;
+
+/// The largest JSON document and checkpoint that is read whole, in bytes.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// What a verification of a chain is given.
+#[derive(Debug, Clone, Default)]
+pub struct ChainOptions {
+    /// A format's name, or the path of a profile.
+    pub format: String,
+    /// The table, where it is not the format's own.
+    pub table: Option<String>,
+    /// Secrets, public keys and trust anchors at hand.
+    pub keys: KeyRing,
+    /// An earlier checkpoint that the chains must extend.
+    pub checkpoint: Option<ChainCheckpoint>,
+    /// How many threads read and hash; 0 means one per core.
+    pub threads: usize,
+}
+
+/// Finds a format by its name.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] naming the formats there are.
+pub fn format(name: &str) -> Result<Arc<dyn ChainFormat>> {
+    Ok(formats::by_name(name)?)
+}
+
+/// Splits `FORMAT:TABLE`; a path of a profile may hold a colon only before a slash.
+#[must_use]
+pub fn format_and_table(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((format, table)) if !format.is_empty() && !table.is_empty() && !table.contains('/') => {
+            (format, Some(table))
+        }
+        _ => (text, None),
+    }
+}
+
+/// Verifies the chains of an input.
+///
+/// # Errors
+/// When the input cannot be read or is not of the format. What is wrong with the chains is in the report.
+pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Result<ChainReport> {
+    let format = format(&options.format)?;
+    let run = |source: &dyn RowSource| {
+        let told = |done| {
+            ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
+        };
+        let companions = Companions::new();
+        let verify_options = VerifyOptions {
+            threads: options.threads,
+            companions: Some(&companions),
+            checkpoint: options.checkpoint.as_ref(),
+            cancel: Some(ctx.cancel().flag()),
+            progress: Some(&told),
+        };
+        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(|error| match error {
+            audit_chain::error::Error::Cancelled => Error::Cancelled,
+            other => Error::Chain(other),
+        })
+    };
+    match input {
+        Input::Stdin => run(&NdjsonSource::once("-", std::io::stdin())?),
+        Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
+        Input::Json(path) => run(&JsonSource::parse(path.display().to_string(), &read_document(path)?)?),
+        Input::Csv(path) | Input::Dump(path) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{}: format {} is not read from this kind of input", path.display(), options.format),
+        )),
+        Input::Sqlite(path) => {
+            let request = ChainRequest {
+                format: Arc::clone(&format),
+                table: options.table.clone(),
+                keys: options.keys.clone(),
+                checkpoint: options.checkpoint.clone(),
+                copy: false,
+            };
+            SqliteSource::new(path).verify_chain(&request, ctx)
+        }
+    }
+}
+
+/// Where the chains of an input stand.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointOutcome {
+    /// The points of all chains.
+    #[serde(flatten)]
+    pub checkpoint: ChainCheckpoint,
+    /// The same as a C2SP note (c2sp.org/tlog-checkpoint), signed where a key was given.
+    pub note: String,
+    /// The verification that it rests on.
+    pub report: ChainReport,
+}
+
+/// Verifies an input and writes down where its chains stand.
+///
+/// # Errors
+/// As [`verify_chain`]; and when the key cannot sign.
+pub fn checkpoint_chain(
+    input: &Input,
+    options: &ChainOptions,
+    key: Option<&SigningKey>,
+    ctx: &Context,
+) -> Result<CheckpointOutcome> {
+    let report = verify_chain(input, options, ctx)?;
+    let checkpoint = ChainCheckpoint::from_report(&report)?;
+    let note = match key {
+        Some(key) => checkpoint.sign(None, &key.note_signer(CHAIN_SIGNER)?)?,
+        None => checkpoint.to_note_text(None)?,
+    };
+    Ok(CheckpointOutcome { checkpoint, note, report })
+}
+
+/// The key name on the signature line of a chain's checkpoint.
+pub const CHAIN_SIGNER: &str = "attestore.dev/chain";
+
+/// Reads a checkpoint: a note, or the JSON that `chain checkpoint --json` prints. With `trusted` keys one of them must
+/// have signed it.
+///
+/// # Errors
+/// When the file is no checkpoint, or nobody trusted signed it.
+pub fn read_checkpoint(path: &Path, trusted: &[PublicKey]) -> Result<ChainCheckpoint> {
+    let bytes = read_document(path)?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
+    })?;
+    let name = |error: audit_chain::error::Error| {
+        Error::new(error.kind(), format!("{}: {error}", path.display()))
+            .with_hint("a checkpoint is what `attestore chain checkpoint` prints")
+    };
+    let parsed = ChainCheckpoint::parse(&text).map_err(name)?;
+    if !trusted.is_empty() {
+        let keys: Vec<_> = trusted.iter().map(|key| TrustedKey::Bare(*key.verifying_key())).collect();
+        parsed.verify(&keys).map_err(name)?;
+    }
+    Ok(parsed.checkpoint)
+}
+
+/// Reads a file that must fit in memory.
+pub(crate) fn read_document(path: &Path) -> Result<Vec<u8>> {
+    let size = fs::metadata(path).map_err(|source| Error::io("read", path, source))?.len();
+    if size > MAX_DOCUMENT_BYTES {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{}: expected at most {MAX_DOCUMENT_BYTES} bytes, found {size} bytes", path.display()),
+        )
+        .with_hint("give long chains as NDJSON: it is read as a stream"));
+    }
+    fs::read(path).map_err(|source| Error::io("read", path, source))
+}

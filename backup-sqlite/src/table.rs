@@ -1,0 +1,283 @@
+//! A chain's table as a [`RowSource`]: many readers on a private copy, one reader on a live database.
+//!
+//! A private copy never changes, so every worker opens a connection of its own and claims the next range of row
+//! ids ([`crate::ranges`]). A live database is read by one connection in one read transaction, because several
+//! could each see another instant ([`crate::ordered`]); so is a table without row ids or with an order of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use audit_chain::canonical::RowForm;
+use audit_chain::error::Result as ChainResult;
+use audit_chain::format::Companions;
+use audit_chain::source::{ChunkReader, RowSource};
+use audit_chain::value::{Columns, Row, Value};
+use backup_core::context::Context;
+use backup_core::error::{Error, ErrorKind, Result};
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use crate::copy::begin_read;
+use crate::open::{absolute, open_immutable, open_live};
+use crate::ordered::Ordered;
+use crate::ranges::Ranges;
+use crate::schema::{Table, quote};
+
+/// How many rows a chunk has, at most.
+pub const DEFAULT_CHUNK_ROWS: u32 = 4_096;
+/// How many rows a table besides the chain may have: it is held in memory.
+pub const MAX_COMPANION_ROWS: usize = 100_000;
+/// How long a lock of another connection is waited for by default.
+pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a chain's table is read.
+#[derive(Debug, Clone)]
+pub struct TableOptions {
+    /// The `ORDER BY` terms of the chain (a column, optionally `ASC` or `DESC`); empty means the order of the row ids.
+    pub order: Vec<String>,
+    /// The columns that the chain's format reads, to say which table fits when the one named is not there.
+    pub wanted: Vec<String>,
+    /// Small tables that the format reads besides the chain; those that are not there are left out.
+    pub companions: Vec<String>,
+    /// How many rows a chunk has, at most.
+    pub chunk_rows: u32,
+    /// How long a lock of another connection is waited for, on a live database.
+    pub busy_timeout: Duration,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self {
+            order: Vec::new(),
+            wanted: Vec::new(),
+            companions: Vec::new(),
+            chunk_rows: DEFAULT_CHUNK_ROWS,
+            busy_timeout: DEFAULT_BUSY_TIMEOUT,
+        }
+    }
+}
+
+/// Rows of a table in chain order, all columns in the order of their declaration.
+#[derive(Debug)]
+pub struct ChainTable {
+    name: String,
+    table: String,
+    columns: Columns,
+    companions: Companions,
+    rows: Rows,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Ranges(Ranges),
+    Ordered(Ordered),
+}
+
+impl ChainTable {
+    /// Opens a table of a private copy that nobody writes; its readers share the work.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such table, with those that look like a chain; `Unsupported` for a view;
+    /// `InvalidInput` for an order that is not made of columns; whatever SQLite says.
+    pub fn open_copy(path: &Path, table: &str, options: &TableOptions, ctx: &Context) -> Result<Self> {
+        let path = absolute(path)?;
+        Self::new(open_immutable(&path)?, &path, table, options, ctx, false)
+    }
+
+    /// Opens a table of a database that others may be writing. One read transaction begins here and lasts as
+    /// long as the value: every pass sees the same instant.
+    ///
+    /// # Errors
+    /// As [`ChainTable::open_copy`]; `NotFound` when there is no such file; `Locked` after the busy timeout.
+    pub fn open_live(path: &Path, table: &str, options: &TableOptions, ctx: &Context) -> Result<Self> {
+        let path = absolute(path)?;
+        let connection = open_live(&path, options.busy_timeout, ctx)?;
+        // The transaction ends when the connection closes.
+        begin_read(&connection, &path, options.busy_timeout, ctx)?;
+        Self::new(connection, &path, table, options, ctx, true)
+    }
+
+    fn new(
+        connection: Connection,
+        path: &Path,
+        table: &str,
+        options: &TableOptions,
+        ctx: &Context,
+        live: bool,
+    ) -> Result<Self> {
+        let table = Table::find(&connection, path, table, &options.wanted)?;
+        if options.chunk_rows == 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "a chunk of 0 rows: expected at least 1"));
+        }
+        let order = table.order_by(&options.order)?;
+        let companions = read_companions(&connection, path, &options.companions)?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{file}:{}", table.name);
+        let columns = Columns::new(table.columns.iter().cloned());
+        let rows = match (&order, &table.rowid) {
+            (None, Some(rowid)) if !live => {
+                Rows::Ranges(Ranges::new(&name, path, &table.name, rowid, options.chunk_rows))
+            }
+            _ => {
+                let order = order.or_else(|| table.rowid.as_deref().map(quote));
+                let by = order.map(|terms| format!(" ORDER BY {terms}")).unwrap_or_default();
+                let sql = format!("SELECT * FROM {}{by}", quote(&table.name));
+                Rows::Ordered(Ordered::new(connection, &name, path, sql, options.chunk_rows, ctx)?)
+            }
+        };
+        Ok(Self { name, table: table.name, columns, companions, rows })
+    }
+
+    /// Returns the table's name, spelt as in the schema.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Returns the small tables besides the chain, as of the same instant as its rows.
+    #[must_use]
+    pub const fn companions(&self) -> &Companions {
+        &self.companions
+    }
+
+    /// Reports whether several readers share the work, so that more threads read faster.
+    #[must_use]
+    pub const fn is_parallel(&self) -> bool {
+        matches!(self.rows, Rows::Ranges(_))
+    }
+}
+
+/// Reads small tables whole, each row a JSON object of the stored values in the canonical form of whole rows.
+fn read_companions(connection: &Connection, path: &Path, names: &[String]) -> Result<Companions> {
+    let mut companions = Companions::new();
+    for name in names {
+        let table = match Table::find(connection, path, name, &[]) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let failed = |error| crate::fault::explain(error, "read rows of", path);
+        let broken = |error: serde_json::Error| {
+            Error::new(ErrorKind::Internal, format!("table {name:?} does not read back as JSON"))
+                .with_source(error)
+        };
+        let mut form = RowForm::new(&Columns::new(table.columns.iter().cloned()));
+        let mut found = Vec::new();
+        let order =
+            table.rowid.as_deref().map(|rowid| format!(" ORDER BY {}", quote(rowid))).unwrap_or_default();
+        let mut statement =
+            connection.prepare(&format!("SELECT * FROM {}{order}", quote(&table.name))).map_err(failed)?;
+        let width = statement.column_count();
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            if found.len() >= MAX_COMPANION_ROWS {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "{}: table {name:?} has more than {MAX_COMPANION_ROWS} rows; it is read whole beside the chain",
+                        path.display()
+                    ),
+                ));
+            }
+            let mut values = Vec::with_capacity(width);
+            for at in 0..width {
+                values.push(value_of(row.get_ref(at).map_err(failed)?));
+            }
+            found.push(serde_json::from_slice(form.line(&Row::new(&values))).map_err(broken)?);
+        }
+        companions.insert(name.clone(), found);
+    }
+    Ok(companions)
+}
+
+impl RowSource for ChainTable {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    fn reader(&self) -> ChainResult<Box<dyn ChunkReader + '_>> {
+        match &self.rows {
+            Rows::Ranges(ranges) => ranges.reader(),
+            Rows::Ordered(ordered) => Ok(ordered.reader()),
+        }
+    }
+
+    fn rewind(&self) -> ChainResult<bool> {
+        match &self.rows {
+            Rows::Ranges(ranges) => ranges.rewind(),
+            Rows::Ordered(ordered) => ordered.rewind(),
+        }
+        Ok(true)
+    }
+}
+
+/// Wraps a failure to read rows for the crate that verifies them.
+pub(crate) fn row_error(input: &str, path: &Path, error: rusqlite::Error) -> audit_chain::error::Error {
+    let error = crate::fault::explain(error, "read rows of", path);
+    source_error(input, error)
+}
+
+/// Wraps this crate's failure for the crate that verifies rows.
+pub(crate) fn source_error(input: &str, error: Error) -> audit_chain::error::Error {
+    match error.kind() {
+        ErrorKind::Cancelled => audit_chain::error::Error::Cancelled,
+        kind => audit_chain::error::Error::Source { input: input.to_owned(), kind, source: Box::new(error) },
+    }
+}
+
+/// Hands SQLite's value over as it is stored. Text that is not UTF-8 is bytes.
+#[inline]
+pub(crate) fn value_of(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Int(value),
+        ValueRef::Real(value) => Value::Real(value),
+        ValueRef::Text(bytes) => text_of(bytes),
+        ValueRef::Blob(bytes) => Value::Bytes(bytes),
+    }
+}
+
+/// Takes bytes of a TEXT value for text where they are UTF-8.
+#[inline]
+pub(crate) fn text_of(bytes: &[u8]) -> Value<'_> {
+    std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text)
+}
+
+/// Returns the empty buffer of one row as a buffer for the next, whose values live elsewhere; the allocation stays.
+#[inline]
+#[allow(clippy::unnecessary_filter_map)] // `filter` cannot change the lifetime in the type
+pub(crate) fn recycle<'to>(values: Vec<Value<'_>>) -> Vec<Value<'to>> {
+    values.into_iter().filter_map(|_| None).collect()
+}
+
+/// Keeps the path beside the SQL of one table, for its readers.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_buffer_is_empty_and_keeps_its_allocation() {
+        let text = String::from("x");
+        let mut values = Vec::with_capacity(32);
+        values.push(Value::Text(&text));
+        let place = values.as_ptr().cast::<u8>();
+        let next: Vec<Value<'static>> = recycle(values);
+        assert!(next.is_empty());
+        assert_eq!((next.capacity(), next.as_ptr().cast::<u8>()), (32, place));
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_bytes() {
+        assert_eq!(text_of(b"a\xffb"), Value::Bytes(b"a\xffb"));
+        assert_eq!(text_of("größe\0".as_bytes()), Value::Text("größe\0"));
+    }
+}

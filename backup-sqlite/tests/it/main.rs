@@ -1,0 +1,19 @@
+//! The integration tests of backup-sqlite: one module per verb, one binary.
+
+// clippy.toml allows these in `#[test]` functions only; here the helpers are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod child;
+mod into;
+mod rows;
+mod snapshot;
+mod support;
+
+/// What a child process does besides the roles of [`child`].
+fn roles(role: &str) {
+    match role {
+        "into" => into::role(),
+        "into-once" => into::role_once(),
+        other => panic!("no role {other:?}"),
+    }
+}
