@@ -1,5 +1,8 @@
 //! The service over real HTTP on 127.0.0.1, and the loader.
 
+mod backup;
+#[cfg(test)]
+mod chains;
 mod generate;
 mod receipts;
 #[cfg(test)]
