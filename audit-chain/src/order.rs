@@ -15,7 +15,7 @@ use std::io::{BufReader, BufWriter, Error as IoError, ErrorKind, Read, Seek, See
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::format::{Fault, Link, OrderKey, Record, Seal};
+use crate::format::{Fault, Link, OrderKey, Record, Remark, Seal};
 use crate::pipeline::{Batch, Entry};
 
 /// How much is held before a run is written, in bytes (16 MiB).
@@ -58,6 +58,8 @@ struct Names {
     by_chain: HashMap<String, u32>,
     labels: Vec<String>,
     by_worker: HashMap<usize, Vec<u16>>,
+    /// Remarks, each once; their `record` is 0.
+    remarks: Vec<Remark>,
 }
 
 /// Records in chain order, as often as wanted.
@@ -100,11 +102,16 @@ impl Sorter {
         let mut faults = batch.faults.iter().peekable();
         let mut also = batch.also.iter().peekable();
         let mut snapshots = batch.snapshots().peekable();
-        let mut own_faults = Vec::new();
+        let mut remarks = batch.remarks.iter().peekable();
+        let (mut own_faults, mut own_remarks) = (Vec::new(), Vec::new());
         for (at, entry) in batch.entries.iter().enumerate() {
             own_faults.clear();
             while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
                 own_faults.push(fault);
+            }
+            own_remarks.clear();
+            while let Some(remark) = remarks.next_if(|remark| remark.record as usize == at) {
+                own_remarks.push(self.names.remark(remark)?);
             }
             let chain = chains[entry.chain as usize];
             let key = match entry.order {
@@ -117,6 +124,7 @@ impl Sorter {
             let rare = Rare {
                 also: also.next_if(|(of, _)| *of as usize == at).map(|(_, link)| *link),
                 faults: &own_faults,
+                remarks: &own_remarks,
                 snapshot: snapshots.next_if(|(of, _)| *of as usize == at).map_or(&[], |(_, bytes)| bytes),
             };
             encode(&mut self.arena, chain, entry, seal, batch.id(entry), &rare)
@@ -191,18 +199,22 @@ impl Sorted {
         let Self { folder, runs, waiting, arena, names } = self;
         let mut batch = Batch::default();
         batch.new_labels.clone_from(&names.labels);
-        let mut take = |payload: &[u8]| -> Result<()> {
-            let record = Fields(payload).record(&names.chains).map_err(|source| Error::Io {
-                action: "read a temporary file in",
-                path: folder.clone(),
-                source,
-            })?;
-            batch.push(record)?;
-            if batch.entries.len() >= BATCH_RECORDS {
-                consume(std::mem::take(&mut batch))?;
-            }
-            Ok(())
-        };
+        let mut take =
+            |payload: &[u8]| -> Result<()> {
+                let (record, remarks) = Fields(payload).record(&names.chains).map_err(|source| {
+                    Error::Io { action: "read a temporary file in", path: folder.clone(), source }
+                })?;
+                let at = u32::try_from(batch.entries.len()).unwrap_or(u32::MAX);
+                batch.push(record)?;
+                for remark in remarks {
+                    let known = names.remarks.get(usize::from(remark)).copied();
+                    batch.remarks.extend(known.map(|remark| Remark { record: at, ..remark }));
+                }
+                if batch.entries.len() >= BATCH_RECORDS {
+                    consume(std::mem::take(&mut batch))?;
+                }
+                Ok(())
+            };
         if runs.is_empty() {
             for (_, start, end) in waiting.iter() {
                 take(&arena[*start..*end])?;
@@ -236,6 +248,17 @@ impl Names {
             let at = u16::try_from(at).unwrap_or(u16::MAX);
             self.by_worker.entry(batch.worker).or_default().push(at);
         }
+    }
+
+    /// Returns the number of a remark.
+    fn remark(&mut self, remark: &Remark) -> Result<u16> {
+        let equal = |known: &Remark| known.kind == remark.kind && known.explains == remark.explains;
+        let at = self.remarks.iter().position(equal).unwrap_or_else(|| {
+            self.remarks.push(Remark { record: 0, ..*remark });
+            self.remarks.len() - 1
+        });
+        u16::try_from(at)
+            .map_err(|_| Error::InvalidInput("a format makes more than 65,535 kinds of remarks".into()))
     }
 
     /// Renames the key of a worker's seal.
@@ -345,6 +368,7 @@ fn merge(folder: &Path, runs: &[Run], each: &mut dyn FnMut(Place, &[u8]) -> Resu
 struct Rare<'a> {
     also: Option<Link>,
     faults: &'a [&'a Fault],
+    remarks: &'a [u16],
     snapshot: &'a [u8],
 }
 
@@ -389,6 +413,8 @@ fn encode(
     out.extend(id.as_bytes());
     out.extend(length(rare.snapshot.len())?.to_le_bytes());
     out.extend(rare.snapshot);
+    out.extend(length(rare.remarks.len() * 2)?.to_le_bytes());
+    rare.remarks.iter().for_each(|remark| out.extend(remark.to_le_bytes()));
     if !rare.faults.is_empty() {
         serde_json::to_writer(out, rare.faults)?;
     }
@@ -434,7 +460,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn record(&mut self, chains: &'a [String]) -> std::io::Result<Record<'a>> {
+    /// Reads a record and the numbers of its remarks.
+    fn record(&mut self, chains: &'a [String]) -> std::io::Result<(Record<'a>, Vec<u16>)> {
         let chain = u32::from_le_bytes(self.array()?) as usize;
         let [seal] = self.array()?;
         let key = u16::from_le_bytes(self.array()?);
@@ -449,8 +476,9 @@ impl<'a> Fields<'a> {
         let id = std::str::from_utf8(self.sized()?)
             .map_err(|error| IoError::new(ErrorKind::InvalidData, error))?;
         let snapshot = self.sized()?;
+        let remarks = self.sized()?.chunks_exact(2).map(|at| u16::from_le_bytes([at[0], at[1]])).collect();
         let faults = if self.0.is_empty() { Vec::new() } else { serde_json::from_slice(self.0)? };
-        Ok(Record {
+        let record = Record {
             chain: chains.get(chain).map_or("", String::as_str),
             id,
             number,
@@ -463,14 +491,15 @@ impl<'a> Fields<'a> {
             seal: Seal::of_parts(seal, key),
             faults,
             snapshot,
-        })
+        };
+        Ok((record, remarks))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::FindingKind;
+    use crate::report::{FindingKind, NoteKind};
 
     /// Makes a record with everything that can be said of one.
     fn record(chain: &'static str, at: i64) -> Record<'static> {
@@ -492,8 +521,14 @@ mod tests {
             leaf: digest,
             time: Some(at),
             order: Some(OrderKey::of_parts(at, b"tie")),
-            seal: [Seal::None, Seal::Verified(0), Seal::SelfVouched(0), Seal::Unchecked(0), Seal::Bad]
-                [usize::try_from(at % 5).unwrap()],
+            seal: [
+                Seal::None,
+                Seal::Verified(0),
+                Seal::SelfVouched(0),
+                Seal::Unchecked(0),
+                Seal::Unasked,
+                Seal::Bad,
+            ][usize::try_from(at % 6).unwrap()],
             faults: if at % 3 == 0 { vec![fault.clone(), fault] } else { Vec::new() },
             snapshot: if at % 7 == 0 { b"snapshot" } else { b"" },
         }
@@ -506,7 +541,12 @@ mod tests {
             let mut batch = Batch::default();
             batch.new_labels.push("key".into());
             for at in part {
+                let record_at = u32::try_from(batch.entries.len()).unwrap();
                 batch.push(record(if at % 2 == 0 { "even" } else { "odd" }, *at)).unwrap();
+                let explains = ["odd", "even"][usize::from(at % 2 == 0)];
+                if at % 11 == 0 {
+                    batch.remarks.push(Remark { record: record_at, kind: NoteKind::Rotated, explains });
+                }
             }
             sorter.push(&batch).unwrap();
         }
@@ -521,7 +561,7 @@ mod tests {
                     for (at, entry) in batch.entries.iter().enumerate() {
                         let at = u32::try_from(at).unwrap();
                         seen.push(format!(
-                            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?}",
+                            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
                             batch.chains[entry.chain as usize],
                             batch.id(entry),
                             (entry.number, entry.time, entry.order),
@@ -532,6 +572,7 @@ mod tests {
                             entry.seal,
                             faults.iter().filter(|of| **of == at).count(),
                             snapshots.contains(&at),
+                            batch.remarks.iter().find(|of| of.record == at).map(|of| (of.kind, of.explains)),
                         ));
                     }
                     Ok(())

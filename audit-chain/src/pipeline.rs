@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, OrderKey, Record, Seal, Setup};
+use crate::format::{ChainFormat, Fault, Link, OrderKey, Record, Remark, Seal, Setup};
 use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
@@ -50,6 +50,8 @@ pub(crate) struct Batch {
     /// Index into `entries`, and where its bytes in the chain's own digest start and end in `snapshots`.
     snapshot_spans: Vec<(u32, u32, u32)>,
     snapshots: Vec<u8>,
+    /// What is worth saying of single records: index into `entries` in `record`.
+    pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
     pub(crate) new_labels: Vec<String>,
     ids: String,
@@ -271,6 +273,7 @@ fn work(
             Err(Error::Cancelled) if shared.stop.load(Ordering::Relaxed) => return Ok(()),
             Err(error) => return Err(error),
         };
+        batch.remarks = rule.remarks();
         batch.new_labels = rule.key_labels().split_off(labels_told);
         labels_told += batch.new_labels.len();
         let mut state = shared.lock();

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::retention::ChainPart;
+
 /// How many findings of one report are listed; the rest are counted in `findings_total`.
 pub const MAX_LISTED_FINDINGS: usize = 1_000;
 
@@ -195,6 +197,12 @@ pub struct ChainSummary {
     pub signed: u64,
     /// Which key verified which span.
     pub verified_by: Vec<VerifiedBy>,
+    /// A digest over all links, base64, where the head alone does not stand for the records before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<String>,
+    /// The parts that retention takes away whole, where the format has such.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<ChainPart>,
 }
 
 /// The whole result.
