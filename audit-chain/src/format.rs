@@ -11,8 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::{Finding, FindingKind, Note, NoteKind};
+use crate::report::{ChainReport, Finding, FindingKind, Note, NoteKind};
+use crate::source::RowSource;
 use crate::value::{Columns, Row, Value};
+use crate::verify::VerifyOptions;
 
 /// How [`Link::Unstated`] is spelt.
 const UNSTATED: &str = "unstated";
@@ -336,6 +338,19 @@ pub trait ChainFormat: Debug + Send + Sync {
     fn conclude(&self, _setup: &Setup<'_>, _whole: &mut Conclusion<'_>) -> Result<()> {
         Ok(())
     }
+
+    /// Verifies a whole source in the format's own way; `None` where the walk of [`crate::verify`] fits it.
+    ///
+    /// # Errors
+    /// As [`crate::verify::verify`].
+    fn verify_whole(
+        &self,
+        _source: &dyn RowSource,
+        _keys: &KeyRing,
+        _options: &VerifyOptions<'_>,
+    ) -> Option<Result<ChainReport>> {
+        None
+    }
 }
 
 /// What a verification brings to a format besides the rows.
@@ -349,6 +364,9 @@ pub struct Setup<'a> {
 
 /// Small tables held in memory, by name: each row a JSON object of the stored values.
 pub type Companions = std::collections::BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>;
+
+/// Tables besides the chain that are too large to hold in memory, by name.
+pub type Tables<'a> = std::collections::BTreeMap<String, Box<dyn RowSource + 'a>>;
 
 /// Where a chain begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 //! an error means that the source could not be read, never that it is wrong.
 
 use std::path::Path;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
@@ -43,9 +42,6 @@ pub struct VerifyOptions<'a> {
     pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
-    /// Where rows that are not in chain order are sorted when they do not fit in memory; by default the
-    /// system's folder for temporary files.
-    pub scratch: Option<&'a Path>,
     /// A flag that stops the work.
     pub cancel: Option<&'a AtomicBool>,
     /// Called now and then with the records done.

@@ -90,6 +90,18 @@ pub(crate) struct AtPoint {
     pub(crate) faults: u64,
 }
 
+/// What is compared of a chain with where it stood at a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) records: u64,
+    pub(crate) head: Link,
+    pub(crate) at_point: Option<AtPoint>,
+    /// Where the checkpoint's head was met.
+    pub(crate) point_head_at: Option<u64>,
+    /// How many links do not fit.
+    pub(crate) breaks: u64,
+}
+
 /// The state of one chain.
 #[derive(Debug)]
 pub(crate) struct ChainState {
@@ -593,6 +605,17 @@ impl ChainState {
         match self.keys.iter_mut().find(|(known, _)| *known == key) {
             Some((_, count)) => *count += 1,
             None => self.keys.push((key, 1)),
+        }
+    }
+
+    /// Returns what is compared with a checkpoint.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            records: self.records,
+            head: self.head,
+            at_point: self.at_point,
+            point_head_at: self.point_head_at,
+            breaks: self.breaks,
         }
     }
 
