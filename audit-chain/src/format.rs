@@ -10,8 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::{Finding, FindingKind, Note};
+use crate::report::{ChainReport, Finding, FindingKind, Note, NoteKind};
+use crate::source::RowSource;
 use crate::value::{Columns, Row, Value};
+use crate::verify::VerifyOptions;
 
 /// A link value: what a record is known by to its successor, or what it says of its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +104,8 @@ pub enum Seal {
     SelfVouched(u16),
     /// It carries one, but no key at hand fits or was given: neither good nor bad.
     Unchecked(u16),
+    /// It carries one, and no key was given for it; the format verifies the rest without.
+    Unasked,
     /// It carries one that is wrong; a fault says so.
     Bad,
 }
@@ -129,6 +133,18 @@ pub struct Record<'a> {
     pub faults: Vec<Fault>,
 }
 
+/// Something worth saying of one record that is not wrong. Equal remarks of a chain become one note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remark {
+    /// Which record: how many the rule emitted since [`RecordRule::remarks`] was last called, before this one.
+    pub record: u32,
+    /// The kind of note. [`NoteKind::UnrecoverableCanonicalForm`] says that the record's content could not be
+    /// checked: where no checkpoint vouches for it, the verdict is no better than cannot-verify.
+    pub kind: NoteKind,
+    /// One sentence on the records it is about, without their number.
+    pub explains: &'static str,
+}
+
 /// Reads rows of one bound source. One per worker thread.
 pub trait RecordRule {
     /// Reads one row and hands its record to `emit`, once.
@@ -139,6 +155,11 @@ pub trait RecordRule {
 
     /// Returns the names of the keys that [`Seal`]s of this rule refer to, as known so far.
     fn key_labels(&self) -> Vec<String>;
+
+    /// Takes the remarks on the records emitted since the last call. Called once a chunk.
+    fn remarks(&mut self) -> Vec<Remark> {
+        Vec::new()
+    }
 }
 
 /// A format of chained records.
@@ -165,6 +186,16 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns how links, numbers and genesis behave.
     fn links(&self) -> LinkRules;
 
+    /// Reports whether a record's link value covers its predecessor's, so that the head stands for the whole chain.
+    fn head_commits(&self) -> bool {
+        true
+    }
+
+    /// Returns how retention cuts a chain into parts that it takes away whole, where it does. Only for numbered records.
+    fn parts(&self) -> Option<PartRule> {
+        None
+    }
+
     /// Resolves columns and prepares keys for one worker thread.
     ///
     /// # Errors
@@ -183,6 +214,19 @@ pub trait ChainFormat: Debug + Send + Sync {
     fn conclude(&self, _setup: &Setup<'_>, _whole: &mut Conclusion<'_>) -> Result<()> {
         Ok(())
     }
+
+    /// Verifies a whole source in the format's own way; `None` where the walk of [`crate::verify`] fits it.
+    ///
+    /// # Errors
+    /// As [`crate::verify::verify`].
+    fn verify_whole(
+        &self,
+        _source: &dyn RowSource,
+        _keys: &KeyRing,
+        _options: &VerifyOptions<'_>,
+    ) -> Option<Result<ChainReport>> {
+        None
+    }
 }
 
 /// What a verification brings to a format besides the rows.
@@ -196,6 +240,9 @@ pub struct Setup<'a> {
 
 /// Small tables held in memory, by name: each row a JSON object of the stored values.
 pub type Companions = std::collections::BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>;
+
+/// Tables besides the chain that are too large to hold in memory, by name.
+pub type Tables<'a> = std::collections::BTreeMap<String, Box<dyn RowSource + 'a>>;
 
 /// Where a chain begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +272,51 @@ pub struct Walked {
     pub head: Link,
     /// How many records carry a signature or HMAC.
     pub signed: u64,
+    /// The earliest and the latest [`Record::time`].
+    pub times: Option<(i64, i64)>,
+    /// Up to which record (by count) the rows are those of the checkpoint; 0 without one.
+    pub vouched: u64,
+    /// How the records were authenticated, in order. Past [`Conclusion::runs_left_out`] runs are only counted.
+    pub runs: Vec<Run>,
+}
+
+/// Neighbouring records that were authenticated in the same way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// In which way.
+    pub how: RunKind,
+    /// The first record's number, or its place where the format does not number.
+    pub from: u64,
+    /// The last record's.
+    pub to: u64,
+    /// How many records.
+    pub records: u64,
+    /// The last record's place, from 1.
+    pub place: u64,
+    /// The first records' ids, at most [`RUN_IDS`]; none for verified runs.
+    pub ids: Vec<(u64, String)>,
+    /// The keys of the first and of the last record, into [`Conclusion::records_by_key`].
+    pub keys: Option<(u16, u16)>,
+    /// The first and the last record's time.
+    pub times: (Option<i64>, Option<i64>),
+}
+
+/// How many ids a [`Run`] keeps.
+pub const RUN_IDS: usize = 16;
+
+/// How the records of a [`Run`] were authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// They carry nothing.
+    Unsigned,
+    /// A key fits, at hand or named by the rows.
+    Verified,
+    /// No key at hand fits.
+    Unchecked,
+    /// No key was given.
+    Unasked,
+    /// What they carry is wrong.
+    Bad,
 }
 
 /// What the walk found, open for a format's last word.
@@ -234,6 +326,8 @@ pub struct Conclusion<'a> {
     pub chains: Vec<Walked>,
     /// How many records each key verified, by its label.
     pub records_by_key: Vec<(String, u64)>,
+    /// How many runs of another kind than [`RunKind::Verified`] were past what is kept.
+    pub runs_left_out: u64,
     pub(crate) walk: &'a mut crate::walk::Walk,
 }
 
@@ -256,10 +350,31 @@ impl Conclusion<'_> {
         chains.filter_map(|chain| Some((chain.id.clone(), chain.unsigned_after_signed()?))).collect()
     }
 
-    /// Looks at the findings so far, to take one back or to say it better.
+    /// Looks at the findings so far, to say one better. To take one back use [`Conclusion::retract`].
     pub fn findings(&mut self) -> &mut Vec<Finding> {
         &mut self.walk.findings
     }
+
+    /// Takes findings back; returns those taken.
+    pub fn retract(&mut self, wrong: impl Fn(&Finding) -> bool) -> Vec<Finding> {
+        let taken: Vec<Finding> = self.walk.findings.extract_if(.., |finding| wrong(finding)).collect();
+        self.walk.findings_total -= taken.len() as u64;
+        taken
+    }
+
+    /// Looks at the notes so far, to take one back or to say it better.
+    pub fn notes(&mut self) -> &mut Vec<Note> {
+        &mut self.walk.notes
+    }
+}
+
+/// How retention cuts a chain into parts ([`crate::retention`]).
+#[derive(Debug, Clone, Copy)]
+pub struct PartRule {
+    /// Returns the part that a [`Record::time`] belongs to.
+    pub of: fn(i64) -> i64,
+    /// Returns a part's name; names sort by age.
+    pub name: fn(i64) -> String,
 }
 
 /// How the records of a format link.
