@@ -277,6 +277,7 @@ impl RecordRule for Rule {
             time: row.at(self.created).as_text().and_then(clock),
             seal,
             faults,
+            ..Record::default()
         })
     }
 

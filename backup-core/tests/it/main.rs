@@ -6,6 +6,7 @@
 mod files;
 mod manifest;
 mod memory;
+mod pack;
 mod repository;
 mod seal;
 mod signing;
