@@ -139,7 +139,12 @@ pub(super) fn check_signature(
         return Err(Error::new(ErrorKind::KeyRejected, message)
             .with_hint("give the public key of whoever makes the backups, or none"));
     }
-    signing::verify_detached(&name, bytes, text, std::slice::from_ref(&claimed))?;
+    signing::verify_detached(&name, bytes, text, std::slice::from_ref(&claimed)).map_err(|error| {
+        let message = format!("{SIGNATURE} is not a signature over {name} by the key that it names");
+        Error::new(ErrorKind::Tampered, message)
+            .with_hint("the backup was altered or damaged: use another one")
+            .with_source(error)
+    })?;
     Ok(Some(claimed))
 }
 

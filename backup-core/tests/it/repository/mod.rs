@@ -1,6 +1,11 @@
 //! The local repository: one module per concern.
 
 mod backup;
+mod crash;
+mod lock;
+mod log;
+mod prune;
+mod tamper;
 
 use std::path::Path;
 
