@@ -344,9 +344,9 @@ impl Signers {
         };
         let mut bytes = [0_u8; 64];
         let holds = hex::decode_to_slice(text, &mut bytes).is_ok()
-            && stored.as_text().is_some_and(|message| {
-                signature::verify(&known.key, message.as_bytes(), &bytes).is_ok()
-            });
+            && stored
+                .as_text()
+                .is_some_and(|message| signature::verify(&known.key, message.as_bytes(), &bytes).is_ok());
         if !holds {
             faults.push(Fault {
                 kind: FindingKind::SignatureInvalid,
