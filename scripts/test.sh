@@ -59,7 +59,8 @@ step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" step "documentation" cargo doc --workspace --no-deps --locked
 tests "tests" cargo test --workspace --no-fail-fast --locked
 step "binaries" cargo build --workspace --bins --locked
-for page in README.md docs/*.md; do
+step "docs/cli.md" scripts/cli-doc.sh --check
+for page in README.md docs/*.md docs/format/*.md; do
     grep -q '^```sh' "$page" || continue
     step "commands of $page" scripts/run-doc.sh "$page"
 done

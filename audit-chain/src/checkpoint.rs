@@ -9,6 +9,8 @@
 //! <number of chains, decimal>
 //! <base64 of the RFC 6962 root over the lines below, each a leaf, without its newline>
 //! chain <records> <root base64> <head or -> <signed> <id as a JSON string>      one line per chain, sorted by id
+//! links <base64>                        where the head alone does not stand for the records before it
+//! part <name> <numbers> <root or ->     where retention takes whole parts away: 2026-08 1-6,21 …, the oldest first
 //!
 //! — <key name> <base64 of key id and Ed25519 signature>
 //! ```
@@ -26,13 +28,14 @@ use crate::error::{Error, Result};
 use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::note::{Note, NoteSigner, NoteVerifier, TrustedKey};
 use crate::report::ChainReport;
+use crate::retention::ChainPart;
 use crate::tlog::{LogCheckpoint, parse_decimal, parse_root};
 
 /// What the origin of every chain checkpoint begins with.
 pub const ORIGIN_PREFIX: &str = "attestore.dev/chain/";
 
 /// Where one chain stood: how many records, the Merkle root over their whole rows, the head.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainPoint {
     /// The chain's id.
     pub id: String,
@@ -46,6 +49,12 @@ pub struct ChainPoint {
     /// How many of the records carried a signature or HMAC.
     #[serde(default)]
     pub signed: u64,
+    /// A digest over all links, where the head alone does not stand for the records before it.
+    #[serde(default, with = "optional_root", skip_serializing_if = "Option::is_none")]
+    pub links: Option<Hash>,
+    /// The parts that retention takes away whole, where the format has such, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<ChainPart>,
 }
 
 /// Where all chains of one table stood at one instant.
@@ -85,8 +94,16 @@ impl ChainCheckpoint {
     /// Takes the chains of a report.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] when the report holds what no verification writes (a root that is not base64, an id twice).
+    /// [`Error::InvalidInput`] when the report lists only some of its chains, or holds what no verification writes
+    /// (a root that is not base64, an id twice).
     pub fn from_report(report: &ChainReport) -> Result<Self> {
+        if report.chains_total > report.chains.len() as u64 {
+            return Err(Error::InvalidInput(format!(
+                "the report lists {} of {} chains; a checkpoint needs all of them",
+                report.chains.len(),
+                report.chains_total
+            )));
+        }
         let mut chains = Vec::with_capacity(report.chains.len());
         for chain in &report.chains {
             chains.push(ChainPoint {
@@ -96,6 +113,13 @@ impl ChainCheckpoint {
                     .map_err(|why| Error::InvalidInput(format!("root of chain {:?}: {why}", chain.id)))?,
                 head: chain.head.clone(),
                 signed: chain.signed,
+                links: chain
+                    .links
+                    .as_deref()
+                    .map(parse_root)
+                    .transpose()
+                    .map_err(|why| Error::InvalidInput(format!("links of chain {:?}: {why}", chain.id)))?,
+                parts: chain.parts.clone(),
             });
         }
         let checkpoint = Self { format: report.format.clone(), chains }.sorted();
@@ -120,8 +144,13 @@ impl ChainCheckpoint {
             check_word(label).map_err(|why| Error::InvalidInput(format!("label of a checkpoint: {why}")))?;
             let _ = write!(origin, "/{label}");
         }
-        let lines = self.chains.iter().map(extension_line).collect::<Result<Vec<_>>>()?;
-        let mut text = LogCheckpoint::new(origin, lines.len() as u64, root_of_lines(&lines))?;
+        let mut lines = Vec::with_capacity(self.chains.len());
+        for chain in &self.chains {
+            lines.push(extension_line(chain)?);
+            lines.extend(chain.links.map(|links| format!("links {}", STANDARD.encode(links))));
+            lines.extend(chain.parts.iter().map(part_line));
+        }
+        let mut text = LogCheckpoint::new(origin, self.chains.len() as u64, root_of_lines(&lines))?;
         for line in lines {
             text.push_extension(line)?;
         }
@@ -185,13 +214,6 @@ impl ChainCheckpoint {
             check_word(label).map_err(|why| malformed("line 1".into(), format!("label: {why}")))?;
         }
         let lines = log.extensions();
-        if log.size() != lines.len() as u64 {
-            return Err(unverified(format!(
-                "it says that it has {} chains, found {}",
-                log.size(),
-                lines.len()
-            )));
-        }
         let root = root_of_lines(lines);
         if root != *log.root() {
             return Err(unverified(format!(
@@ -200,9 +222,16 @@ impl ChainCheckpoint {
                 STANDARD.encode(log.root())
             )));
         }
-        let mut chains = Vec::with_capacity(lines.len());
+        let mut chains: Vec<ChainPoint> = Vec::new();
         for (at, line) in lines.iter().enumerate() {
-            chains.push(parse_line(line).map_err(|why| malformed(format!("line {}", at + 4), why))?);
+            add_line(&mut chains, line).map_err(|why| malformed(format!("line {}", at + 4), why))?;
+        }
+        if log.size() != chains.len() as u64 {
+            return Err(unverified(format!(
+                "it says that it has {} chains, found {}",
+                log.size(),
+                chains.len()
+            )));
         }
         let checkpoint = Self { format: format.to_owned(), chains };
         checkpoint.check().map_err(|why| malformed("note".into(), why))?;
@@ -241,6 +270,12 @@ impl ChainCheckpoint {
             if !chain.head.is_empty() {
                 check_word(&chain.head).map_err(|why| format!("head of chain {:?}: {why}", chain.id))?;
             }
+            for part in &chain.parts {
+                check_word(&part.name).map_err(|why| format!("part of chain {:?}: {why}", chain.id))?;
+            }
+            if chain.parts.windows(2).any(|pair| pair[0].name >= pair[1].name) {
+                return Err(format!("chain {:?}: its parts are not in order of their names", chain.id));
+            }
         }
         Ok(())
     }
@@ -251,6 +286,37 @@ fn extension_line(chain: &ChainPoint) -> Result<String> {
     let head = if chain.head.is_empty() { "-" } else { &chain.head };
     let root = STANDARD.encode(chain.root);
     Ok(format!("chain {} {root} {head} {} {}", chain.records, chain.signed, json_string(&chain.id)?))
+}
+
+/// Writes the line of one part.
+fn part_line(part: &ChainPart) -> String {
+    let root = part.root.map_or_else(|| "-".to_owned(), |root| STANDARD.encode(root));
+    format!("part {} {} {root}", part.name, part.numbers)
+}
+
+/// Reads a line: a chain, or what belongs to the chain above it.
+fn add_line(chains: &mut Vec<ChainPoint>, line: &str) -> Result<(), String> {
+    if line.starts_with("chain ") {
+        chains.push(parse_line(line)?);
+        return Ok(());
+    }
+    let expected = "expected: chain, records, root, head, signed, id";
+    let chain = chains.last_mut().ok_or(expected)?;
+    match line.split(' ').collect::<Vec<_>>().as_slice() {
+        ["links", digest] if chain.links.is_none() && chain.parts.is_empty() => {
+            chain.links = Some(parse_root(digest).map_err(|why| format!("links: {why}"))?);
+        }
+        ["part", name, numbers, root] => chain.parts.push(ChainPart {
+            name: (*name).to_owned(),
+            numbers: numbers.parse()?,
+            root: match *root {
+                "-" => None,
+                root => Some(parse_root(root).map_err(|why| format!("root: {why}"))?),
+            },
+        }),
+        _ => return Err(format!("{expected}; or part, name, numbers, root")),
+    }
+    Ok(())
 }
 
 /// Reads the line of one chain, in its one spelling.
@@ -265,6 +331,7 @@ fn parse_line(line: &str) -> Result<ChainPoint, String> {
         root: parse_root(root).map_err(|why| format!("root: {why}"))?,
         head: if *head == "-" { String::new() } else { (*head).to_owned() },
         signed: parse_decimal(signed).map_err(|why| format!("signed: {why}"))?,
+        ..ChainPoint::default()
     };
     let spelt = extension_line(&point).map_err(|error| error.to_string())?;
     if spelt == line { Ok(point) } else { Err(format!("not in its canonical spelling: expected {spelt:?}")) }
@@ -315,6 +382,30 @@ mod root_base64 {
     }
 }
 
+/// Spells a root that may be missing as base64 or `null` in JSON.
+pub(crate) mod optional_root {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(
+        root: &Option<[u8; 32]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match root {
+            Some(root) => serializer.serialize_some(&STANDARD.encode(root)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 32]>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| crate::tlog::parse_root(&text)).transpose().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -330,6 +421,7 @@ mod tests {
             root: leaf_hash(id.as_bytes()),
             head: "ab".repeat(32),
             signed: 0,
+            ..ChainPoint::default()
         }
     }
 
@@ -360,6 +452,41 @@ mod tests {
     }
 
     #[test]
+    fn links_and_parts_stand_below_their_chain_and_nowhere_else() {
+        let part = |name: &str, numbers: &str, root: Option<Hash>| ChainPart {
+            name: name.into(),
+            numbers: numbers.parse().unwrap(),
+            root,
+        };
+        let chain = ChainPoint {
+            links: Some([1; 32]),
+            parts: vec![part("2026-08", "1-6,21", None), part("2026-09", "7-20,22", Some([2; 32]))],
+            ..point("a", 15)
+        };
+        let checkpoint = ChainCheckpoint { chains: vec![chain, point("b", 7)], ..checkpoint(&[]) };
+        let text = checkpoint.to_note_text(None).unwrap();
+        assert!(text.contains("\npart 2026-08 1-6,21 -\n"), "{text}");
+        assert_eq!(ChainCheckpoint::parse(&text).unwrap().checkpoint, checkpoint);
+        let json = serde_json::to_string(&checkpoint).unwrap();
+        assert_eq!(ChainCheckpoint::parse(&json).unwrap().checkpoint, checkpoint);
+        let mut chains = vec![point("a", 7)];
+        for line in [
+            "links AQ==",
+            "part 2026-08 6-1 -",
+            "part 2026-08 1-6",
+            "part 2026-08 1-6 -  ",
+            "part  1-6 - -",
+            "other 1",
+        ] {
+            assert!(add_line(&mut chains, line).is_err(), "{line}");
+            assert!(add_line(&mut Vec::new(), line).is_err(), "{line}");
+        }
+        let mut twice = checkpoint.clone();
+        twice.chains[0].parts[1].name = "2026-08".into();
+        assert!(twice.to_note_text(None).unwrap_err().to_string().contains("not in order"));
+    }
+
+    #[test]
     fn json_and_whole_reports_are_checkpoints_in_any_order_of_chains() {
         let expected = checkpoint(&["a", "b"]);
         let mut shuffled = expected.clone();
@@ -386,13 +513,19 @@ mod tests {
                     root: STANDARD.encode(chain.root),
                     signed: chain.signed,
                     verified_by: Vec::new(),
+                    links: None,
+                    parts: Vec::new(),
                 })
                 .collect(),
+            chains_total: 2,
+            trust: None,
             findings: Vec::new(),
             findings_total: 0,
             notes: Vec::new(),
             diagnosis: String::new(),
         };
+        let partial = ChainReport { chains_total: 3, ..report.clone() };
+        assert!(ChainCheckpoint::from_report(&partial).unwrap_err().to_string().contains("2 of 3 chains"));
         assert_eq!(ChainCheckpoint::from_report(&report).unwrap(), expected);
         assert_eq!(
             ChainCheckpoint::parse(&serde_json::to_string(&report).unwrap()).unwrap().checkpoint,
@@ -486,6 +619,7 @@ mod tests {
                         root,
                         head,
                         signed: signed.min(records),
+                        ..ChainPoint::default()
                     })
                     .collect(),
             }

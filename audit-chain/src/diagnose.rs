@@ -1,19 +1,28 @@
 //! One sentence on what most likely happened, from the findings of a report.
 
-use crate::report::{ChainReport, FindingKind as Kind, Verdict};
+use crate::report::{ChainReport, FindingKind as Kind, NoteKind, Verdict};
 use crate::verify::plural;
 
 /// Says what most likely happened.
 pub(crate) fn sentence(report: &ChainReport) -> String {
-    let chains = plural(report.chains.len() as u64, "chain");
+    let chains = plural(report.chains_total, "chain");
     let records = plural(report.records, "record");
+    let noted = |kind| report.notes.iter().any(|note| note.kind == kind);
     match report.verdict {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),
+        Verdict::Intact if noted(NoteKind::RetentionGap) => {
+            return format!("intact: {records} in {chains}; retention removed older ones");
+        }
         Verdict::Intact => return format!("intact: {records} in {chains}"),
         Verdict::CannotVerify if report.has(Kind::UnknownVersion) => {
             return format!(
                 "cannot verify: {records} in a version of the format that this program does not know; this says nothing about tampering"
             );
+        }
+        Verdict::CannotVerify
+            if report.findings.is_empty() && noted(NoteKind::UnrecoverableCanonicalForm) =>
+        {
+            return "cannot verify: links hold, but the form in which contents were hashed cannot be had back from what is stored; this says nothing about tampering".into();
         }
         Verdict::CannotVerify => {
             return format!(

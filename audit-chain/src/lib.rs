@@ -15,6 +15,7 @@ pub mod native;
 pub mod note;
 pub mod proof;
 pub mod report;
+pub mod retention;
 pub mod signature;
 pub mod source;
 pub mod tlog;
@@ -22,6 +23,7 @@ pub mod value;
 pub mod verify;
 
 mod diagnose;
+mod order;
 mod pipeline;
 mod resolve;
 mod walk;

@@ -293,6 +293,7 @@ mod tests {
                 root: root(&leaves),
                 head: String::new(),
                 signed: 0,
+                ..ChainPoint::default()
             }
         };
         ChainCheckpoint { format: "native".into(), chains: vec![point("one"), point("two")] }

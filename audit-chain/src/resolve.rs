@@ -65,9 +65,9 @@ impl Search {
     }
 }
 
-/// Turns a break into its finding. `search` is `None` where the source could not be read again.
+/// Turns a break into its finding. `search` is `None` where the source could not be read again, or need not be.
 pub(crate) fn explain(rules: LinkRules, chain: &str, found: &Break, search: Option<&Search>) -> Finding {
-    let (kind, explains) = if rules.numbered { numbered(found) } else { None }
+    let (kind, explains) = if rules.numbered { numbered(chain, found, search) } else { None }
         .unwrap_or_else(|| match search {
             _ if found.place == 1 => {
                 (FindingKind::MissingHead, "the first record names a predecessor that is not here".to_owned())
@@ -79,11 +79,13 @@ pub(crate) fn explain(rules: LinkRules, chain: &str, found: &Break, search: Opti
             ),
         });
     let position = found.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(found.place);
+    // Of two records that changed places, the second is passed over by the walk.
+    let last = (rules.numbered && found.bypassed && kind == FindingKind::Reordered).then_some(position + 1);
     Finding {
         kind,
         chain: chain.to_owned(),
         position: Some(position),
-        last: None,
+        last,
         record: Some(found.id.clone()),
         expected: Some(spell(found.head)),
         found: Some(spell(found.prev)),
@@ -91,32 +93,82 @@ pub(crate) fn explain(rules: LinkRules, chain: &str, found: &Break, search: Opti
     }
 }
 
-/// Judges by the records' own numbers; `None` where they say nothing.
-fn numbered(found: &Break) -> Option<(FindingKind, String)> {
+/// Judges by the records' own numbers and by what the second pass saw; `None` where the numbers say nothing.
+fn numbered(chain: &str, found: &Break, search: Option<&Search>) -> Option<(FindingKind, String)> {
     let (number, expected) = (found.number?, found.expected_number?);
-    if number == expected {
-        let first = found.place == 1;
+    let linked = found.prev == found.head;
+    if linked {
+        // The number is wrong and the link is right: a number that no hash covers was changed.
+        return Some(match (number.checked_add(1) == Some(expected), found.place) {
+            (true, _) => (
+                FindingKind::Duplicate,
+                format!(
+                    "number {number} stands here twice, but the record continues the other: its number was changed"
+                ),
+            ),
+            (false, 1) => (
+                FindingKind::UnhashedEdited,
+                format!(
+                    "renumbered: the record names no predecessor, so it is the first, but its number is {number}"
+                ),
+            ),
+            (false, _) => (
+                FindingKind::UnhashedEdited,
+                format!(
+                    "renumbered: the record continues the one before it, but its number is {number} where {expected} belongs"
+                ),
+            ),
+        });
+    }
+    if found.place == 1 {
+        return Some(match number.checked_sub(expected) {
+            Some(0) => (FindingKind::LinkBroken, "the first record names a predecessor".to_owned()),
+            Some(gone) if gone > 0 => (
+                FindingKind::MissingHead,
+                format!("the chain begins at number {number}: {} before it", records(gone)),
+            ),
+            _ => (FindingKind::Reordered, format!("number {number} stands where {expected} belongs")),
+        });
+    }
+    if number.checked_add(1) == Some(expected) {
+        return Some(if found.link == found.head {
+            (FindingKind::Duplicate, format!("record number {number} stands here twice"))
+        } else {
+            (FindingKind::Forked, format!("two different records have the number {number}"))
+        });
+    }
+    let named = search.map(|search| search.sighting(chain, found.prev)).unwrap_or_default();
+    let own = search.map(|search| search.sighting(chain, found.link)).unwrap_or_default();
+    if own.bearers > 1 && matches!(found.link, Link::Digest(_)) {
         return Some((
-            FindingKind::LinkBroken,
-            if first {
-                "the first record names a predecessor".to_owned()
-            } else {
-                "the numbering has no gap, but the record does not continue the one before it: that one was replaced, or this one"
-                    .to_owned()
-            },
+            FindingKind::Duplicate,
+            format!("the same record stands in the chain {} times, here as number {number}", own.bearers),
         ));
     }
-    Some(if found.place == 1 && number > expected {
+    if let Some(at) = named.at.filter(|_| found.prev != Link::Genesis) {
+        return Some(if named.claims > 1 {
+            (
+                FindingKind::Forked,
+                format!(
+                    "{} records continue the record at place {at}; one history has one of them",
+                    named.claims
+                ),
+            )
+        } else {
+            (
+                FindingKind::Reordered,
+                format!("the record continues the one at place {at}, but stands at place {}", found.place),
+            )
+        });
+    }
+    Some(if number == expected {
         (
-            FindingKind::MissingHead,
-            format!("the chain begins at number {number}: {} before it", records(number - expected)),
+            FindingKind::LinkBroken,
+            "the numbering has no gap, but the record does not continue the one before it: that one was replaced, or this one"
+                .to_owned(),
         )
     } else if number > expected {
         (FindingKind::Missing, format!("numbers {expected} to {} are not here", number - 1))
-    } else if number.checked_add(1) == Some(expected) && found.link == found.head {
-        (FindingKind::Duplicate, format!("record number {number} stands here twice"))
-    } else if number.checked_add(1) == Some(expected) {
-        (FindingKind::Forked, format!("two different records have the number {number}"))
     } else {
         (FindingKind::Reordered, format!("number {number} stands where {expected} belongs"))
     })
@@ -161,6 +213,7 @@ fn searched(chain: &str, found: &Break, search: &Search) -> (FindingKind, String
 fn spell(link: Link) -> String {
     match link {
         Link::Genesis => "none (the beginning)".into(),
+        Link::Unstated => "not stated".into(),
         other => other.text(),
     }
 }

@@ -9,22 +9,46 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::checkpoint::ChainPoint;
-use crate::error::Result;
-use crate::format::{Conclusion, Link, LinkRules, Seal, Start, Walked};
+use crate::error::{Error, Result};
+use crate::format::{
+    ChainFormat, Conclusion, Link, LinkRules, OrderKey, PartRule, RUN_IDS, Remark, Run, RunKind, Seal, Start,
+    Walked,
+};
 use crate::merkle::{Frontier, Hash};
 use crate::pipeline::{Batch, Entry};
 use crate::report::{Finding, FindingKind, MAX_LISTED_FINDINGS, Note, NoteKind, VerifiedBy};
+use crate::retention::{Excuse, Parts};
+use crate::verify::plural;
 
 /// How many places where a link does not fit are looked into in a second pass.
 pub(crate) const MAX_BREAKS: usize = 10_000;
+
+/// How many [`Run`]s are kept over all chains. An honest chain has a handful.
+const MAX_RUNS: usize = 10_000;
 
 /// How a stretch of records was authenticated, for spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stretch {
     None,
     Key(u16, KeyUse),
+    Unasked,
     Bad,
+}
+
+impl Stretch {
+    /// Returns the kind of run that the stretch belongs to.
+    const fn kind(self) -> RunKind {
+        match self {
+            Self::None => RunKind::Unsigned,
+            Self::Key(_, KeyUse::Verified | KeyUse::SelfVouched) => RunKind::Verified,
+            Self::Key(_, KeyUse::Unchecked) => RunKind::Unchecked,
+            Self::Unasked => RunKind::Unasked,
+            Self::Bad => RunKind::Bad,
+        }
+    }
 }
 
 /// What a key did for a stretch.
@@ -59,9 +83,23 @@ pub(crate) struct Break {
 pub(crate) struct AtPoint {
     pub(crate) root: Hash,
     pub(crate) head: Link,
+    /// The digest over all links, where the head alone does not stand for them.
+    pub(crate) links: Option<Hash>,
     pub(crate) signed: u64,
     /// How many faults of content there were by then.
     pub(crate) faults: u64,
+}
+
+/// What is compared of a chain with where it stood at a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) records: u64,
+    pub(crate) head: Link,
+    pub(crate) at_point: Option<AtPoint>,
+    /// Where the checkpoint's head was met.
+    pub(crate) point_head_at: Option<u64>,
+    /// How many links do not fit.
+    pub(crate) breaks: u64,
 }
 
 /// The state of one chain.
@@ -72,6 +110,11 @@ pub(crate) struct ChainState {
     pub(crate) first: i64,
     pub(crate) last: i64,
     pub(crate) head: Link,
+    pub(crate) links: Option<Hash>,
+    /// The parts that retention takes away whole; `None` where there are none, or the numbers are not in order.
+    pub(crate) parts: Option<Parts>,
+    /// What retention took, once that is known.
+    pub(crate) excuse: Option<Excuse>,
     pub(crate) frontier: Frontier,
     pub(crate) signed: u64,
     pub(crate) verified: u64,
@@ -86,21 +129,55 @@ pub(crate) struct ChainState {
     pub(crate) point_head_at: Option<u64>,
     /// A predecessor that is allowed besides the head: the place before a record that did not fit.
     also: Option<Link>,
+    /// What the last record's content commits to, where that is not what it says.
+    heir: Option<Link>,
     last_break: Option<usize>,
     time: Option<i64>,
     clock_steps: u64,
     first_clock_step: u64,
+    times: Option<(i64, i64)>,
     stretch: Stretch,
     stretch_from: u64,
+    /// The number of the record at `stretch_from`.
+    stretch_number: u64,
+    runs: Vec<Run>,
+    /// Whether the last run was not kept.
+    run_dropped: Option<RunKind>,
+    remarks: Vec<Remarks>,
     pub(crate) verified_by: Vec<VerifiedBy>,
     unsigned: Option<(u64, u64)>,
     unsigned_total: u64,
+    /// The last record's place in the chain order.
+    order: Option<OrderKey>,
+    /// How many records each key was used for: index into [`Walk::labels`], count.
+    keys: Vec<(u16, u64)>,
+    last_faulty: bool,
+    watch: Option<Link>,
+    watched: Option<u64>,
+    snapshot: Option<Sha256>,
+}
+
+/// Equal remarks of one chain.
+#[derive(Debug)]
+struct Remarks {
+    kind: NoteKind,
+    explains: &'static str,
+    first: u64,
+    last: u64,
+    /// The last one's place.
+    place: u64,
+    count: u64,
 }
 
 /// The walk over all chains.
 #[derive(Debug)]
 pub(crate) struct Walk {
     rules: LinkRules,
+    head_commits: bool,
+    parts: Option<PartRule>,
+    runs: usize,
+    /// How many runs that are not verified were past [`MAX_RUNS`].
+    runs_left_out: u64,
     pub(crate) chains: Vec<ChainState>,
     by_id: HashMap<String, usize>,
     points: BTreeMap<String, ChainPoint>,
@@ -114,14 +191,23 @@ pub(crate) struct Walk {
     /// How many records each key of `labels` was used for.
     key_records: Vec<u64>,
     worker_labels: HashMap<usize, Vec<u16>>,
+    snapshot_prefix: Vec<u8>,
+    /// A record came before one that stands before it in the chain order; the walk stopped there.
+    pub(crate) disordered: bool,
     pub(crate) records: u64,
 }
 
 impl Walk {
     /// Starts a walk. `points` is where the chains stood at the earlier checkpoint.
-    pub(crate) fn new(rules: LinkRules, points: impl IntoIterator<Item = ChainPoint>) -> Self {
+    pub(crate) fn new(format: &dyn ChainFormat, points: impl IntoIterator<Item = ChainPoint>) -> Self {
         Self {
-            rules,
+            rules: format.links(),
+            head_commits: format.head_commits(),
+            parts: format.parts(),
+            runs: 0,
+            runs_left_out: 0,
+            snapshot_prefix: format.snapshot_prefix().to_vec(),
+            disordered: false,
             chains: Vec::new(),
             by_id: HashMap::new(),
             points: points.into_iter().map(|point| (point.id.clone(), point)).collect(),
@@ -138,12 +224,25 @@ impl Walk {
     }
 
     /// Takes the next batch.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when the records are not in the chain order; [`Walk::disordered`] says so.
     pub(crate) fn consume(&mut self, batch: Batch, start: &dyn Fn(&str) -> Start) -> Result<()> {
         self.learn_labels(&batch);
         let chains: Vec<usize> = batch.chains.iter().map(|id| self.chain(id, start)).collect();
         let mut faults = batch.faults.iter().peekable();
+        let mut also = batch.also.iter().peekable();
+        let mut snapshots = batch.snapshots().peekable();
+        let mut remarks = batch.remarks.iter().peekable();
         for (at, entry) in batch.entries.iter().enumerate() {
             let chain = chains[entry.chain as usize];
+            if entry.order.is_some() {
+                if entry.order < self.chains[chain].order {
+                    self.disordered = true;
+                    return Err(Error::Cancelled);
+                }
+                self.chains[chain].order = entry.order;
+            }
             let mut count = 0;
             while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
                 count += 1;
@@ -161,6 +260,16 @@ impl Walk {
                 });
             }
             self.step(chain, entry, count, &batch);
+            self.chains[chain].heir = also.next_if(|(of, _)| *of as usize == at).map(|(_, link)| *link);
+            if let Some((_, bytes)) = snapshots.next_if(|(of, _)| *of as usize == at) {
+                let prefix = &self.snapshot_prefix;
+                let digest =
+                    self.chains[chain].snapshot.get_or_insert_with(|| Sha256::new_with_prefix(prefix));
+                digest.update(bytes);
+            }
+            while let Some(remark) = remarks.next_if(|remark| remark.record as usize == at) {
+                self.chains[chain].remark(entry, remark);
+            }
         }
         self.records += batch.entries.len() as u64;
         Ok(())
@@ -193,10 +302,19 @@ impl Walk {
     }
 
     /// Ends the walk: closes the spans and writes the notes that need the whole chain.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, seals: bool) {
         for at in 0..self.chains.len() {
             self.close_stretch(at);
             let chain = &mut self.chains[at];
+            for remarks in &chain.remarks {
+                self.notes.push(Note {
+                    kind: remarks.kind,
+                    chain: chain.id.clone(),
+                    position: Some(remarks.first),
+                    last: (remarks.last != remarks.first).then_some(remarks.last),
+                    explains: format!("{}: {}", plural(remarks.count, "record"), remarks.explains),
+                });
+            }
             if chain.clock_steps > 0 {
                 self.notes.push(Note {
                     kind: NoteKind::ClockStepBack,
@@ -209,7 +327,7 @@ impl Walk {
                     ),
                 });
             }
-            if let Some((from, to)) = chain.unsigned {
+            if seals && let Some((from, to)) = chain.unsigned {
                 self.notes.push(Note {
                     kind: NoteKind::UnsignedSpan,
                     chain: chain.id.clone(),
@@ -226,16 +344,37 @@ impl Walk {
 
     /// Opens the walk for a format's last word.
     pub(crate) fn conclusion(&mut self) -> Conclusion<'_> {
-        let chains = self.chains.iter().map(|chain| Walked {
+        let chains = self.chains.iter_mut().map(|chain| Walked {
             id: chain.id.clone(),
             records: chain.records,
             last: chain.last,
             head: chain.head,
             signed: chain.signed,
+            records_by_key: chain
+                .keys
+                .iter()
+                .filter_map(|(key, count)| Some((self.labels.get(usize::from(*key))?.clone(), *count)))
+                .collect(),
+            last_faulty: chain.last_faulty,
+            watched: chain.watched,
+            snapshot: chain.snapshot.clone().map(|digest| digest.finalize().into()),
+            times: chain.times,
+            vouched: chain.vouched(),
+            runs: std::mem::take(&mut chain.runs),
         });
         let chains = chains.collect();
         let records_by_key = self.labels.iter().cloned().zip(self.key_records.iter().copied()).collect();
-        Conclusion { chains, records_by_key, walk: self }
+        Conclusion { chains, records_by_key, runs_left_out: self.runs_left_out, walk: self }
+    }
+
+    /// Returns the first chain with a record whose content could not be checked and that no checkpoint vouches for.
+    pub(crate) fn unrecoverable(&self) -> Option<&str> {
+        let open = |chain: &&ChainState| {
+            chain.remarks.iter().any(|remarks| {
+                remarks.kind == NoteKind::UnrecoverableCanonicalForm && remarks.place > chain.vouched()
+            })
+        };
+        self.chains.iter().find(open).map(|chain| chain.id.as_str())
     }
 
     /// Returns the checkpoint's chains that were not met.
@@ -254,7 +393,10 @@ impl Walk {
             return *at;
         }
         let at = self.chains.len();
-        self.chains.push(ChainState::new(id, start(id), self.points.get(id).cloned()));
+        let mut chain = ChainState::new(id, start(id), self.points.get(id).cloned());
+        chain.links = (!self.head_commits).then_some([0; 32]);
+        chain.parts = self.parts.map(|rule| Parts::new(rule, chain.point.as_ref()));
+        self.chains.push(chain);
         self.by_id.insert(id.to_owned(), at);
         at
     }
@@ -285,6 +427,7 @@ impl Walk {
             Seal::Verified(at) => key(at, KeyUse::Verified),
             Seal::SelfVouched(at) => key(at, KeyUse::SelfVouched),
             Seal::Unchecked(at) => key(at, KeyUse::Unchecked),
+            Seal::Unasked => Stretch::Unasked,
             Seal::Bad => Stretch::Bad,
         }
     }
@@ -297,18 +440,23 @@ impl Walk {
             let chain = &mut self.chains[at];
             chain.stretch = stretch;
             chain.stretch_from = chain.records + 1;
+            chain.stretch_number =
+                entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(chain.stretch_from);
         }
-        if let Stretch::Key(key, _) = stretch
-            && let Some(count) = self.key_records.get_mut(usize::from(key))
-        {
-            *count += 1;
+        self.run(at, stretch, entry, batch);
+        if let Stretch::Key(key, _) = stretch {
+            if let Some(count) = self.key_records.get_mut(usize::from(key)) {
+                *count += 1;
+            }
+            self.chains[at].count_key(key);
         }
         let numbered = self.rules.numbered;
         let chain = &mut self.chains[at];
         let place = chain.records + 1;
         let expected_number = chain.last.checked_add(1).filter(|_| numbered);
-        let number_fits = !numbered || entry.number == expected_number;
-        let fits = entry.prev == chain.head && number_fits;
+        // A record without a number is malformed, which is said of it; its place is judged by its link.
+        let number_fits = !numbered || entry.number.is_none() || entry.number == expected_number;
+        let fits = number_fits && (chain.head.admits(&entry.prev) || chain.heir == Some(entry.prev));
         if !fits {
             let bypass = chain.also == Some(entry.prev) && (!numbered || number_fits);
             if bypass && let Some(before) = chain.last_break {
@@ -341,6 +489,45 @@ impl Walk {
         chain.add(entry, place, faults, self.rules.clock);
     }
 
+    /// Adds one record, not yet counted, to the run that it continues or begins.
+    fn run(&mut self, at: usize, stretch: Stretch, entry: &Entry, batch: &Batch) {
+        let how = stretch.kind();
+        let key = if let Stretch::Key(key, _) = stretch { Some(key) } else { None };
+        let chain = &mut self.chains[at];
+        let place = chain.records + 1;
+        let number = entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place);
+        if let Some(run) = chain.runs.last_mut().filter(|run| run.how == how && chain.run_dropped.is_none()) {
+            run.to = number;
+            run.place = place;
+            run.records += 1;
+            run.times.1 = entry.time;
+            run.keys = run.keys.map(|(first, last)| (first, key.unwrap_or(last)));
+            if how != RunKind::Verified && run.ids.len() < RUN_IDS {
+                run.ids.push((number, batch.id(entry).to_owned()));
+            }
+        } else if self.runs < MAX_RUNS {
+            self.runs += 1;
+            let ids = if how == RunKind::Verified {
+                Vec::new()
+            } else {
+                vec![(number, batch.id(entry).to_owned())]
+            };
+            chain.runs.push(Run {
+                how,
+                from: number,
+                to: number,
+                records: 1,
+                place,
+                ids,
+                keys: key.map(|key| (key, key)),
+                times: (entry.time, entry.time),
+            });
+        } else if chain.run_dropped != Some(how) {
+            chain.run_dropped = Some(how);
+            self.runs_left_out += u64::from(how != RunKind::Verified);
+        }
+    }
+
     /// Writes down who verified the stretch that ends here.
     fn close_stretch(&mut self, at: usize) {
         let chain = &mut self.chains[at];
@@ -348,8 +535,8 @@ impl Walk {
         if to < from {
             return;
         }
-        let from_number = u64::try_from(chain.number_of(from)).unwrap_or(from);
-        let to_number = u64::try_from(chain.number_of(to)).unwrap_or(to);
+        let from_number = chain.stretch_number;
+        let to_number = u64::try_from(chain.last).unwrap_or(to);
         match chain.stretch {
             Stretch::None => {
                 chain.unsigned = Some(chain.unsigned.map_or((from, to), |(first, _)| (first, to)));
@@ -362,7 +549,7 @@ impl Walk {
                     _ => chain.verified_by.push(VerifiedBy { key: label, from: from_number, to: to_number }),
                 }
             }
-            Stretch::Key(_, KeyUse::Unchecked) | Stretch::Bad => {}
+            Stretch::Key(_, KeyUse::Unchecked) | Stretch::Unasked | Stretch::Bad => {}
         }
     }
 }
@@ -375,6 +562,9 @@ impl ChainState {
             first: start.number,
             last: start.number.saturating_sub(1),
             head: start.link,
+            links: None,
+            parts: None,
+            excuse: None,
             frontier: Frontier::new(),
             signed: 0,
             verified: 0,
@@ -386,15 +576,46 @@ impl ChainState {
             at_point: None,
             point_head_at: None,
             also: None,
+            heir: None,
             last_break: None,
             time: None,
             clock_steps: 0,
             first_clock_step: 0,
+            times: None,
             stretch: Stretch::Bad,
             stretch_from: 1,
+            stretch_number: 1,
+            runs: Vec::new(),
+            run_dropped: None,
+            remarks: Vec::new(),
             verified_by: Vec::new(),
             unsigned: None,
             unsigned_total: 0,
+            order: None,
+            keys: Vec::new(),
+            last_faulty: false,
+            watch: start.watch,
+            watched: None,
+            snapshot: None,
+        }
+    }
+
+    /// Counts a use of a key.
+    fn count_key(&mut self, key: u16) {
+        match self.keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, count)) => *count += 1,
+            None => self.keys.push((key, 1)),
+        }
+    }
+
+    /// Returns what is compared with a checkpoint.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            records: self.records,
+            head: self.head,
+            at_point: self.at_point,
+            point_head_at: self.point_head_at,
+            breaks: self.breaks,
         }
     }
 
@@ -411,6 +632,39 @@ impl ChainState {
         (!only_at_the_beginning).then(|| u64::try_from(self.number_of(to)).unwrap_or(to))
     }
 
+    /// Returns how many of the first records are, row for row, those of the checkpoint.
+    pub(crate) fn vouched(&self) -> u64 {
+        if let Some(excuse) = &self.excuse {
+            return excuse.vouched;
+        }
+        match (&self.point, &self.at_point) {
+            (Some(point), Some(at_point)) if at_point.root == point.root => point.records,
+            _ => 0,
+        }
+    }
+
+    /// Takes a remark on the record that was added last.
+    fn remark(&mut self, entry: &Entry, remark: &Remark) {
+        let place = self.records;
+        let number = entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place);
+        let equal = |known: &&mut Remarks| known.kind == remark.kind && known.explains == remark.explains;
+        match self.remarks.iter_mut().find(equal) {
+            Some(known) => {
+                known.last = number;
+                known.place = place;
+                known.count += 1;
+            }
+            None => self.remarks.push(Remarks {
+                kind: remark.kind,
+                explains: remark.explains,
+                first: number,
+                last: number,
+                place,
+                count: 1,
+            }),
+        }
+    }
+
     /// Takes the record into the sums.
     fn add(&mut self, entry: &Entry, place: u64, faults: u64, clock: bool) {
         if self.records == 0
@@ -419,9 +673,13 @@ impl ChainState {
             self.first = number;
         }
         self.records = place;
-        self.last = entry.number.unwrap_or_else(|| i64::try_from(place).unwrap_or(i64::MAX));
+        self.last = entry.number.unwrap_or_else(|| self.last.saturating_add(1));
         self.head = entry.link;
         self.faults += faults;
+        self.last_faulty = faults > 0;
+        if self.watched.is_none() && self.watch == Some(entry.link) {
+            self.watched = Some(place);
+        }
         match entry.seal {
             Seal::None => {}
             Seal::Verified(_) | Seal::SelfVouched(_) => {
@@ -432,7 +690,18 @@ impl ChainState {
                 self.signed += 1;
                 self.unchecked += 1;
             }
-            Seal::Bad => self.signed += 1,
+            Seal::Unasked | Seal::Bad => self.signed += 1,
+        }
+        if let Some(now) = entry.time {
+            self.times = Some(self.times.map_or((now, now), |(from, to)| (from.min(now), to.max(now))));
+        }
+        if let Some(parts) = &mut self.parts
+            && !parts.push(entry.number, entry.time, entry.leaf)
+        {
+            self.parts = None;
+        }
+        if let Some(links) = &mut self.links {
+            *links = extend_links(links, entry);
         }
         if clock && let Some(now) = entry.time {
             if self.time.is_some_and(|before| now < before) {
@@ -449,6 +718,7 @@ impl ChainState {
                 self.at_point = Some(AtPoint {
                     root: self.frontier.root(),
                     head: entry.link,
+                    links: self.links,
                     signed: self.signed,
                     faults: self.faults,
                 });
@@ -458,6 +728,27 @@ impl ChainState {
             }
         }
     }
+}
+
+/// Extends the digest over all links: SHA-256 of the digest so far, the record's predecessor and its link value.
+fn extend_links(links: &Hash, entry: &Entry) -> Hash {
+    let mut digest = Sha256::new();
+    digest.update(links);
+    for link in [entry.prev, entry.link] {
+        match link {
+            Link::Genesis => digest.update([0]),
+            Link::Digest(value) => {
+                digest.update([1]);
+                digest.update(value);
+            }
+            Link::Other(value) => {
+                digest.update([2]);
+                digest.update(value);
+            }
+            Link::Unstated => digest.update([3]),
+        }
+    }
+    digest.finalize().into()
 }
 
 /// Says how often.

@@ -9,6 +9,8 @@ pub mod extract;
 pub mod files;
 pub mod manifest;
 pub mod names;
+pub mod pack;
+pub mod repository;
 pub mod seal;
 pub mod secret;
 pub mod signing;

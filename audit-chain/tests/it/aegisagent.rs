@@ -1,7 +1,7 @@
 //! AegisAgent's chains: each way to tamper is found under its own name, honest oddities are not.
 
 use audit_chain::canonical::{RowForm, push_string};
-use audit_chain::checkpoint::{ChainCheckpoint, ChainPoint};
+use audit_chain::checkpoint::ChainCheckpoint;
 use audit_chain::error::Error;
 use audit_chain::formats;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
@@ -103,14 +103,7 @@ fn check(rows: &[Row], keys: &KeyRing, checkpoint: Option<&ChainCheckpoint>) -> 
 }
 
 fn checkpoint_of(report: &ChainReport) -> ChainCheckpoint {
-    let chains = report.chains.iter().map(|chain| ChainPoint {
-        id: chain.id.clone(),
-        records: chain.records,
-        root: base64::engine::general_purpose::STANDARD.decode(&chain.root).unwrap().try_into().unwrap(),
-        head: chain.head.clone(),
-        signed: chain.signed,
-    });
-    ChainCheckpoint { format: report.format.clone(), chains: chains.collect() }
+    ChainCheckpoint::from_report(report).unwrap()
 }
 
 /// What was found, as `kind@position` (or `kind` where it is about the whole chain).

@@ -45,6 +45,7 @@ fn checkpoint() -> ChainCheckpoint {
         root: root(&leaves),
         head: records[2].hash.clone(),
         signed: 2,
+        ..ChainPoint::default()
     };
     ChainCheckpoint { format: "native".into(), chains: vec![point] }
 }

@@ -5,6 +5,9 @@
 
 mod files;
 mod manifest;
+mod memory;
+mod pack;
+mod repository;
 mod seal;
 mod signing;
 mod support;

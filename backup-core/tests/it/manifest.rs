@@ -46,6 +46,7 @@ fn whole() -> Manifest {
                 root: [7; 32],
                 head: "ab".repeat(32),
                 signed: 0,
+                ..ChainPoint::default()
             }],
         },
         extends: Some(Extends { backup: "20261119T153000Z".into(), ok: true }),

@@ -13,7 +13,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use backup_core::context::Context;
 use backup_core::error::ErrorKind;
+use backup_sqlite::{BackupFile, BackupIntoOptions, backup_into};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -33,12 +35,24 @@ pub struct Service {
     pub backup_dir: PathBuf,
 }
 
+impl Service {
+    /// Copies the database, as of one instant, to a new file of this bare name; receipts keep being written meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Backup`]: a bad name, a name that exists, or whatever stopped the copy; nothing is then left behind.
+    pub fn backup(&self, name: &str) -> Result<BackupFile> {
+        let options = BackupIntoOptions::default();
+        Ok(backup_into(self.store.path(), &self.backup_dir, name, &options, &Context::new())?)
+    }
+}
+
 /// Returns the routes over a service.
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/ready", get(ready))
         .route("/v1/receipts", post(append))
         .route("/v1/receipts/chain-head", get(chain_head))
+        .route("/v1/admin/backup", post(backup))
         .layer(DefaultBodyLimit::max(2 * MAX_RECEIPT_BYTES))
         .with_state(service)
 }
@@ -149,4 +163,17 @@ async fn chain_head(
     let Query(of) = query?;
     let head = blocking(service, move |service| service.store.chain_head(&of.tenant_id)).await?;
     Ok(Json(head).into_response())
+}
+
+#[derive(Deserialize)]
+struct BackupAs {
+    filename: String,
+}
+
+async fn backup(
+    State(service): State<Arc<Service>>,
+    body: Result<Json<BackupAs>, JsonRejection>,
+) -> Result<Json<BackupFile>, Failure> {
+    let Json(BackupAs { filename }) = body?;
+    Ok(Json(blocking(service, move |service| service.backup(&filename)).await?))
 }

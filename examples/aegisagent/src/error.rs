@@ -60,14 +60,14 @@ impl Error {
     }
 
     /// Returns the HTTP status: 400 for a bad name or body, 409 for a name that exists, 507 for a
-    /// full disk, 503 for what may work later, else 500.
+    /// full disk, 503 for what may work later, else 500: not the caller's doing.
     #[must_use]
     pub fn http_status(&self) -> u16 {
-        match self.kind() {
-            ErrorKind::InvalidName | ErrorKind::InvalidInput => 400,
-            ErrorKind::AlreadyExists => 409,
-            ErrorKind::NoSpace => 507,
-            ErrorKind::Locked | ErrorKind::InUse | ErrorKind::Unavailable => 503,
+        match (self, self.kind()) {
+            (Self::Invalid(_), _) | (_, ErrorKind::InvalidName) => 400,
+            (_, ErrorKind::AlreadyExists) => 409,
+            (_, ErrorKind::NoSpace) => 507,
+            (_, ErrorKind::Locked | ErrorKind::InUse | ErrorKind::Unavailable) => 503,
             _ => 500,
         }
     }

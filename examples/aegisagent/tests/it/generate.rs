@@ -3,6 +3,8 @@
 use aegisagent_example::{Error, Options, Store, generate};
 use sha2::{Digest as _, Sha256};
 
+use crate::chains::verify;
+
 fn small() -> Options {
     Options { receipts: 500, tenants: 3, policies: 20, event_bytes: 100_000, ..Options::default() }
 }
@@ -24,6 +26,11 @@ fn a_generated_database_is_whole_and_the_service_opens_and_continues_it() {
     let folder = tempfile::tempdir().unwrap();
     let made = generate(&folder.path().join("a.db"), &Options { sign: true, ..small() }).unwrap();
     let store = Store::open(&made.path, None).unwrap();
+    for (format, records) in [("aegisagent", 500), ("aegisagent-policy", 20)] {
+        let report = verify(&made.path, format);
+        assert!(report.ok, "{report:?}");
+        assert_eq!((report.records, report.chains.len()), (records, 3));
+    }
     let before = store.chain_head("tenant_01").unwrap();
     let receipt = store.append(crate::service::action("tenant_01", 0)).unwrap();
     assert_eq!(receipt.prev_receipt_hash, before.head);

@@ -1,0 +1,295 @@
+//! Removing backups: a plan that can be printed, then its execution.
+//!
+//! `attestore prune` and a backup with `--keep-last` call it; `policy` decides what goes.
+//!
+//! Order of a removal: a journal under `staging/`, the log's entry, then each folder is renamed into
+//! `staging/` and deleted, last the journal. When the process dies before the entry nothing was removed; after
+//! it the next holder of the lock finishes (`recover`). So every removal that is not on record is a finding.
+//!
+//! A backup that someone reads (a restore holds a shared lock on its manifest) is not removed: the prune is
+//! refused before its entry.
+
+use std::fs::{File, TryLockError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{BackupRecord, Event, LogState, PruneEvent, PrunedBackup};
+use super::layout::MANIFEST;
+use super::lock::Lock;
+use super::policy::{Candidate, decide};
+use super::read::check_signature;
+use super::recover::PruneJournal;
+use super::{Repository, RetentionPolicy};
+use crate::context::{Context, Progress};
+use crate::durable;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Digest, LogPosition};
+use crate::signing::{PublicKey, SigningKey};
+
+/// How backups are pruned.
+#[derive(Debug, Clone, Default)]
+pub struct PruneOptions {
+    /// What to keep.
+    pub policy: RetentionPolicy,
+    /// The keys of which one must have signed a backup for it to count. Without any, its own signature must hold.
+    pub public_keys: Vec<PublicKey>,
+    /// How long to wait for a backup that is being made. By default not at all.
+    pub lock_wait: Duration,
+}
+
+/// A backup that a plan keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptBackup {
+    /// Its id.
+    pub id: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Why it is kept.
+    pub reasons: Vec<String>,
+}
+
+/// A backup that a plan removes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedBackup {
+    /// Its id.
+    pub id: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The size of its stored objects, in bytes.
+    pub size_bytes: u64,
+    /// The digest of its manifest.
+    pub manifest_sha256: Digest,
+}
+
+/// What a prune would do, for people and for JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunePlan {
+    /// The repository's id.
+    pub repository: String,
+    /// Where the log stood when the plan was made.
+    pub log: LogPosition,
+    /// The rules.
+    pub policy: RetentionPolicy,
+    /// What stays, oldest first by the order of the log.
+    pub keep: Vec<KeptBackup>,
+    /// What goes, oldest first.
+    pub remove: Vec<RemovedBackup>,
+    /// How many bytes that frees.
+    pub frees_bytes: u64,
+    /// What a person should know before saying yes.
+    pub warnings: Vec<String>,
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneOutcome {
+    /// What was removed.
+    pub removed: Vec<RemovedBackup>,
+    /// How many bytes that freed.
+    pub freed_bytes: u64,
+    /// The log's entry; absent when there was nothing to remove.
+    pub entry: Option<u64>,
+}
+
+impl Repository {
+    /// Says what a policy would keep and remove. Changes nothing and takes no lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the policy keeps nothing; [`ErrorKind::Tampered`] when the log is not whole.
+    pub fn prune_plan(&self, options: &PruneOptions, ctx: &Context) -> Result<PrunePlan> {
+        options.policy.check()?;
+        self.plan(&self.log().state()?, &options.policy, &options.public_keys, ctx)
+    }
+
+    /// Does what a plan says, if it would still be made.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`] when the plan would no longer be made: nothing is removed;
+    /// [`ErrorKind::Locked`]; [`ErrorKind::InUse`] when a backup that should go is being read.
+    pub fn prune_apply(
+        &self,
+        plan: &PrunePlan,
+        options: &PruneOptions,
+        key: Option<&SigningKey>,
+        ctx: &Context,
+    ) -> Result<PruneOutcome> {
+        let _lock = Lock::acquire(&self.layout.lock(), "prune", options.lock_wait, ctx)?;
+        let state = self.recover(ctx)?;
+        let fresh = self.plan(&state, &plan.policy, &options.public_keys, ctx)?;
+        let stale = plan.repository != fresh.repository
+            || plan.policy != options.policy
+            || plan.remove.iter().any(|removed| !fresh.remove.contains(removed));
+        if stale {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                "the repository changed since the plan was made: some of what it removes would now be kept",
+            )
+            .with_hint("make the plan again"));
+        }
+        self.remove(&plan.remove, &plan.policy, key, ctx)
+    }
+
+    /// Plans and prunes at once; the repository's lock is held.
+    pub(super) fn prune_locked(
+        &self,
+        policy: &RetentionPolicy,
+        key: Option<&SigningKey>,
+        ctx: &Context,
+    ) -> Result<PruneOutcome> {
+        let plan = self.plan(&self.log().state()?, policy, &[], ctx)?;
+        self.remove(&plan.remove, policy, key, ctx)
+    }
+
+    fn plan(
+        &self,
+        state: &LogState,
+        policy: &RetentionPolicy,
+        keys: &[PublicKey],
+        ctx: &Context,
+    ) -> Result<PrunePlan> {
+        let mut warnings = Vec::new();
+        let mut candidates = Vec::new();
+        for record in state.live_records() {
+            ctx.check()?;
+            let id = &record.event.id;
+            if self.layout.backup(id).symlink_metadata().is_err() {
+                warnings.push(format!("the backup {id} is on record and not there; it is not counted"));
+                continue;
+            }
+            let fault = self.fault(record, keys)?;
+            if let Some(fault) = &fault {
+                warnings.push(format!("the backup {id} is not counted and not removed: {fault}"));
+            }
+            candidates.push(Candidate { record, fault });
+        }
+        let decisions = decide(&candidates, policy)?;
+        let (mut keep, mut remove) = (Vec::new(), Vec::new());
+        for (candidate, decision) in candidates.iter().zip(decisions) {
+            let event = &candidate.record.event;
+            if decision.reasons.is_empty() {
+                remove.push(RemovedBackup {
+                    id: event.id.clone(),
+                    created_at: event.created_at,
+                    size_bytes: event.size_bytes,
+                    manifest_sha256: event.manifest_sha256,
+                });
+            } else {
+                let (id, created_at) = (event.id.clone(), event.created_at);
+                keep.push(KeptBackup { id, created_at, reasons: decision.reasons });
+            }
+        }
+        Ok(PrunePlan {
+            repository: self.header.id.clone(),
+            log: self.log().read(&[])?.position,
+            policy: policy.clone(),
+            frees_bytes: remove.iter().map(|removed| removed.size_bytes).sum(),
+            keep,
+            remove,
+            warnings,
+        })
+    }
+
+    /// Says why a backup does not count: its manifest, its signature or an object's size is wrong.
+    fn fault(&self, record: &BackupRecord, keys: &[PublicKey]) -> Result<Option<String>> {
+        let folder = self.layout.backup(&record.event.id);
+        let checked = self.read_manifest(record).and_then(|(manifest, bytes)| {
+            check_signature(&folder, &manifest, &bytes, keys)?;
+            for object in &manifest.objects {
+                let path = folder.join(&object.name);
+                let there = path.symlink_metadata().map_err(|error| Error::io("read", &path, error))?;
+                if !there.is_file() || there.len() != object.stored_size_bytes {
+                    let message = format!(
+                        "{}: expected {} bytes, found {}",
+                        object.name,
+                        object.stored_size_bytes,
+                        there.len()
+                    );
+                    return Err(Error::new(ErrorKind::Corrupt, message));
+                }
+            }
+            Ok(())
+        });
+        match checked {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            Err(error) => Ok(Some(error.to_string())),
+        }
+    }
+
+    fn remove(
+        &self,
+        removed: &[RemovedBackup],
+        policy: &RetentionPolicy,
+        key: Option<&SigningKey>,
+        ctx: &Context,
+    ) -> Result<PruneOutcome> {
+        if removed.is_empty() {
+            return Ok(PruneOutcome { removed: Vec::new(), freed_bytes: 0, entry: None });
+        }
+        ctx.check()?;
+        let _unread =
+            removed.iter().map(|backup| self.lock_unread(&backup.id)).collect::<Result<Vec<_>>>()?;
+        let backups: Vec<PrunedBackup> = removed
+            .iter()
+            .map(|backup| PrunedBackup { id: backup.id.clone(), manifest_sha256: backup.manifest_sha256 })
+            .collect();
+        let event = PruneEvent { policy: policy.describe(), backups };
+        let journal = PruneJournal { backups: event.backups.clone() }.write(self)?;
+        let cosigner = self.cosigner(key)?;
+        let appended = self.log().append(cosigner.as_ref(), &Context::new(), |state| {
+            // A hold needs no repository lock: it may have come since the plan.
+            let state = state()?;
+            let held =
+                |backup: &&PrunedBackup| state.live(&backup.id).is_none_or(|record| record.held.is_some());
+            match event.backups.iter().find(held) {
+                None => Ok(Event::Prune(event.clone())),
+                Some(backup) => {
+                    let message = format!("the backup {} was put under a hold meanwhile", backup.id);
+                    Err(Error::new(ErrorKind::Mismatch, message).with_hint("make the plan again"))
+                }
+            }
+        });
+        let entry =
+            match appended {
+                Ok(entry) => entry,
+                Err(error) => {
+                    // Left to `recover` when the entry may have been written before the failure.
+                    if self.log().state().is_ok_and(|state| {
+                        event.backups.iter().all(|backup| state.live(&backup.id).is_some())
+                    }) {
+                        self.durable.remove_file(&journal)?;
+                    }
+                    return Err(error);
+                }
+            };
+        for (done, backup) in event.backups.iter().enumerate() {
+            let (done, total) = (done as u64, Some(event.backups.len() as u64));
+            ctx.progress(Progress { stage: "prune", object: &backup.id, done, total, unit: "objects" });
+            self.remove_backup(backup)?;
+        }
+        self.durable.remove_file(&journal)?;
+        Ok(PruneOutcome {
+            removed: removed.to_vec(),
+            freed_bytes: removed.iter().map(|backup| backup.size_bytes).sum(),
+            entry: Some(entry),
+        })
+    }
+
+    /// Locks a backup's manifest against readers.
+    fn lock_unread(&self, id: &str) -> Result<File> {
+        let file = durable::open_read(self.layout.backup(id).join(MANIFEST))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("the backup {id} is being read and cannot be pruned");
+                Err(Error::new(ErrorKind::InUse, message).with_hint("wait for the restore or drill to end"))
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!(%error, "no lock on the manifest");
+                Ok(file)
+            }
+            Ok(()) => Ok(file),
+        }
+    }
+}
