@@ -3,6 +3,7 @@
 //! Each verb is a function with an options struct; results serialize to the JSON that the command line prints.
 //! A Rust service that needs only one backend can use `backup-core` and that backend's crate directly.
 
+pub mod aside;
 pub mod backup;
 pub mod chain;
 pub mod contents;

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backup_core::context::Context;
+use backup_core::durable::Durable;
 use backup_core::error::{Error, Result};
+use backup_core::manifest::Digest;
 use backup_core::pack::{PackOptions, Packer};
 use backup_core::repository::{
     Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan, ReadOptions,
     Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
 };
+use backup_core::seal::check_stored;
 use backup_core::signing::SigningKey;
 use backup_core::traits::BackupObjects as _;
 use serde::Serialize;
@@ -36,7 +39,7 @@ pub struct KeygenOutcome {
 /// # Errors
 /// `AlreadyExists` when one of the two files is there.
 pub fn keygen(path: &Path) -> Result<KeygenOutcome> {
-    let key = SigningKey::keygen(path, &backup_core::durable::Durable::default())?;
+    let key = SigningKey::keygen(path, &Durable::default())?;
     let public = key.public_key();
     Ok(KeygenOutcome {
         secret_key: path.to_owned(),
@@ -166,6 +169,8 @@ pub struct ExportOutcome {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// The digest of its bytes.
+    pub sha256: Digest,
     /// The names in it.
     pub names: Vec<String>,
     /// The place of the log's entry.
@@ -183,7 +188,7 @@ pub fn export(repository: &str, id: &str, out: &Path, sign_with: Option<&Path>, 
     let manifest = backup.manifest();
     let id = manifest.id.clone();
     let seconds = u64::try_from(manifest.created_at.as_second()).unwrap_or(0);
-    let mut packer = Packer::create(out, &PackOptions { seconds, ..PackOptions::default() }, ctx)?;
+    let mut packer = Packer::create(out, &PackOptions { seconds, ..PackOptions::default() }, &Durable::default(), ctx)?;
     let mut names = Vec::new();
     let mut add = |name: &str, size: u64, reader: &mut dyn Read| {
         let name = format!("{id}/{name}");
@@ -193,15 +198,18 @@ pub fn export(repository: &str, id: &str, out: &Path, sign_with: Option<&Path>, 
     };
     add(MANIFEST, backup.manifest_bytes().len() as u64, &mut backup.manifest_bytes())?;
     if manifest.signed_by.is_some() {
-        let signature = backup.signature_bytes()?;
+        let path = backup.folder().join(SIGNATURE);
+        let signature = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
         add(SIGNATURE, signature.len() as u64, &mut signature.as_slice())?;
     }
     for object in &manifest.objects {
-        add(&object.name, object.stored_size_bytes, &mut backup.open_checked(object)?)?;
+        check_stored(&object.name, backup.open_stored(object)?, &backup_core::repository::recorded(object), ctx)?;
+        add(&object.name, object.stored_size_bytes, &mut backup.open_stored(object)?)?;
     }
-    let size_bytes = packer.finish()?.size_bytes;
+    let packed = packer.finish()?;
+    let size_bytes = packed.size_bytes;
     let file = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let event = Event::Export(ExportEvent { backup: id.clone(), file, size_bytes });
+    let event = Event::Export(ExportEvent { backup: id.clone(), file, size_bytes, sha256: packed.sha256 });
     let entry = repository.record(event, key.as_ref(), ctx)?;
-    Ok(ExportOutcome { id, path: out.to_owned(), size_bytes, names, entry })
+    Ok(ExportOutcome { id, path: out.to_owned(), size_bytes, sha256: packed.sha256, names, entry })
 }

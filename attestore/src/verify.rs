@@ -6,7 +6,7 @@ use backup_core::context::Context;
 use backup_core::encrypt::Identities;
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::repository::{
-    Event, Level, RepositoryFindingKind as Kind, VerifyEvent, VerifyOptions as CoreOptions, VerifyReport, Which,
+    Level, RepositoryFindingKind as Kind, VerifyOptions as CoreOptions, VerifyReport, Which,
 };
 
 use crate::backup::open_repository;
@@ -49,7 +49,7 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let contents = Contents {
         scratch: options.scratch.clone(),
-        keys: keys::key_ring(&options.secrets, &options.public_keys, &[])?,
+        keys: keys::key_ring(&options.secrets, &[], &[])?,
     };
     let checkpoint = options.checkpoint.as_deref().map(|path| {
         String::from_utf8(read_document(path)?)
@@ -68,13 +68,7 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let which = if options.all { Which::All } else { Which::One(id) };
     let mut report = repository.verify(which, &core, ctx)?;
     if !options.unrecorded {
-        let event = VerifyEvent {
-            backups: report.backups.iter().map(|backup| backup.id.clone()).collect(),
-            level: report.backups.iter().map(|backup| backup.level).min().unwrap_or(Level::Present),
-            verdict: report.verdict,
-            findings: report.findings.len() as u64,
-        };
-        if let Err(error) = repository.record(Event::Verify(event), key.as_ref(), ctx) {
+        if let Err(error) = repository.record(report.to_event(), key.as_ref(), ctx) {
             report.notes.push(format!("this verification is not in the repository's log: {error}"));
         }
     }
