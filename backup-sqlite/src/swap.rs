@@ -267,29 +267,60 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
-/// Gives every old file its name back. Can be repeated at any point.
+/// What gives one old file its name back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// It never moved.
+    Stay,
+    /// It has both names: the second goes.
+    DropSecond,
+    /// Its name is free.
+    Rename,
+    /// Its name stands for the guard.
+    ReplaceGuard,
+}
+
+/// Gives every old file its name back. Can be repeated at any point. Nothing moves unless everything can.
 fn put_back(target: &Path, journal: &Journal, durable: &Durable) -> Result<()> {
     let folder = parent_of(target);
+    let mut returns = Vec::with_capacity(journal.old.len());
     // The sidecars first: where they belong to it, the name does not stand for the old database yet.
     for old in journal.old.iter().rev() {
         let place = sidecar(target, &old.ending);
         let second = aside(target, journal, &old.ending);
         let (at_place, at_second) = (Identity::at(&place)?, Identity::at(&second)?);
-        if at_place == Some(old.identity) {
-            // Both names: the second goes. One name: it never moved.
-            if at_second == Some(old.identity) {
-                durable.remove_file(&second)?;
+        let is_guard = || journal.guard.is_some() && Guard::at(&place).ok() == journal.guard;
+        let how = match (at_place, at_second == Some(old.identity)) {
+            (Some(found), both) if found == old.identity => {
+                if both {
+                    Return::DropSecond
+                } else {
+                    Return::Stay
+                }
             }
-        } else if at_second != Some(old.identity) {
-            return Err(in_the_way(target, &second, "the old file is not there any more"));
-        } else if at_place.is_none() {
-            durable.rename_noreplace(&second, &place)?;
-        } else if old.ending.is_empty() && journal.guard.is_some() && Guard::at(&place).ok() == journal.guard
-        {
-            replace(&second, &place)?;
-            durable.sync_dir(folder)?;
-        } else {
-            return Err(in_the_way(target, &place, "somebody has made another file there"));
+            (_, false) => return Err(in_the_way(target, &second, "the old file is not there any more")),
+            (None, true) => Return::Rename,
+            (Some(_), true) if old.ending.is_empty() && is_guard() => Return::ReplaceGuard,
+            (Some(_), true) => {
+                return Err(in_the_way(target, &place, "somebody has made another file there"));
+            }
+        };
+        returns.push((place, second, how));
+    }
+    // There was no database, only a log: it is not put beside one that somebody has made since.
+    let had_database = journal.old.first().is_none_or(|first| first.ending.is_empty());
+    if !had_database && target.symlink_metadata().is_ok() {
+        return Err(in_the_way(target, target, "somebody has made another file there"));
+    }
+    for (place, second, how) in returns {
+        match how {
+            Return::Stay => {}
+            Return::DropSecond => durable.remove_file(&second)?,
+            Return::Rename => durable.rename_noreplace(&second, &place)?,
+            Return::ReplaceGuard => {
+                replace(&second, &place)?;
+                durable.sync_dir(folder)?;
+            }
         }
     }
     durable.sync_dir(folder)
