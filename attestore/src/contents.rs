@@ -50,8 +50,11 @@ impl ContentCheck for Contents {
         let mut report = ContentReport::default();
         for object in databases(backup.manifest()) {
             let scratch = self.scratch()?;
-            let options =
-                RestoreOptions { object: Some(object.clone()), keys: self.keys.clone(), ..Default::default() };
+            let options = RestoreOptions {
+                object: Some(object.clone()),
+                keys: self.keys.clone(),
+                ..Default::default()
+            };
             let restore = SqliteRestore::with_options(scratch.path().join("contents.db"), options);
             let restored = restore.plan(backup, ctx).and_then(|plan| restore.execute(&plan, backup, ctx));
             match restored {

@@ -103,16 +103,27 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         );
         match restore.plan(&backup, ctx).and_then(|plan| restore.execute(&plan, &backup, ctx)) {
             Ok(done) => {
-                checks.push(Check { name: format!("{object} restored"), ok: true, detail: "into scratch".into() });
+                checks.push(Check {
+                    name: format!("{object} restored"),
+                    ok: true,
+                    detail: "into scratch".into(),
+                });
                 checks.extend(done.checks);
                 chains.extend(done.chains);
             }
             Err(Error::Cancelled) => return Err(Error::Cancelled),
-            Err(error) => checks.push(Check { name: format!("{object} restored"), ok: false, detail: error.to_string() }),
+            Err(error) => checks.push(Check {
+                name: format!("{object} restored"),
+                ok: false,
+                detail: error.to_string(),
+            }),
         }
     }
     if checks.is_empty() {
-        return Err(Error::new(ErrorKind::Unsupported, format!("backup {} holds no database to drill with", manifest.id)));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("backup {} holds no database to drill with", manifest.id),
+        ));
     }
     let mut report = DrillReport {
         ok: checks.iter().all(|check| check.ok),
@@ -129,7 +140,12 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         notes: Vec::new(),
     };
     let report_sha256 = options.report.as_deref().map(|path| write_report(path, &report)).transpose()?;
-    let event = DrillEvent { backup: report.backup.clone(), ok: report.ok, report_sha256, details: Default::default() };
+    let event = DrillEvent {
+        backup: report.backup.clone(),
+        ok: report.ok,
+        report_sha256,
+        details: Default::default(),
+    };
     if let Err(error) = repository.record(Event::Drill(event), key.as_ref(), ctx) {
         report.notes.push(format!("this drill is not in the repository's log: {error}"));
     }
@@ -189,7 +205,14 @@ pub fn markdown(report: &DrillReport) -> String {
     if !report.chains.is_empty() {
         text.push_str("\n| chain | records | verdict | diagnosis |\n|---|---|---|---|\n");
         for chain in &report.chains {
-            let _ = writeln!(text, "| {} | {} | {:?} | {} |", cell(&chain.format), chain.records, chain.verdict, cell(&chain.diagnosis));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {:?} | {} |",
+                cell(&chain.format),
+                chain.records,
+                chain.verdict,
+                cell(&chain.diagnosis)
+            );
         }
     }
     text.push_str("\nNot in the backup:\n\n");

@@ -10,8 +10,8 @@ use backup_core::error::{Error, Result};
 use backup_core::manifest::Digest;
 use backup_core::pack::{PackOptions, Packer};
 use backup_core::repository::{
-    Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan, ReadOptions,
-    Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
+    Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan,
+    ReadOptions, Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
 };
 use backup_core::seal::check_stored;
 use backup_core::signing::SigningKey;
@@ -181,14 +181,21 @@ pub struct ExportOutcome {
 ///
 /// # Errors
 /// `AlreadyExists` when the file is there; `Corrupt` when an object is not what the manifest says.
-pub fn export(repository: &str, id: &str, out: &Path, sign_with: Option<&Path>, ctx: &Context) -> Result<ExportOutcome> {
+pub fn export(
+    repository: &str,
+    id: &str,
+    out: &Path,
+    sign_with: Option<&Path>,
+    ctx: &Context,
+) -> Result<ExportOutcome> {
     let repository = open_repository(repository)?;
     let key = keys::signing_key(sign_with)?;
     let backup = repository.objects(id, &ReadOptions::default(), ctx)?;
     let manifest = backup.manifest();
     let id = manifest.id.clone();
     let seconds = u64::try_from(manifest.created_at.as_second()).unwrap_or(0);
-    let mut packer = Packer::create(out, &PackOptions { seconds, ..PackOptions::default() }, &Durable::default(), ctx)?;
+    let mut packer =
+        Packer::create(out, &PackOptions { seconds, ..PackOptions::default() }, &Durable::default(), ctx)?;
     let mut names = Vec::new();
     let mut add = |name: &str, size: u64, reader: &mut dyn Read| {
         let name = format!("{id}/{name}");
@@ -203,7 +210,12 @@ pub fn export(repository: &str, id: &str, out: &Path, sign_with: Option<&Path>, 
         add(SIGNATURE, signature.len() as u64, &mut signature.as_slice())?;
     }
     for object in &manifest.objects {
-        check_stored(&object.name, backup.open_stored(object)?, &backup_core::repository::recorded(object), ctx)?;
+        check_stored(
+            &object.name,
+            backup.open_stored(object)?,
+            &backup_core::repository::recorded(object),
+            ctx,
+        )?;
         add(&object.name, object.stored_size_bytes, &mut backup.open_stored(object)?)?;
     }
     let packed = packer.finish()?;

@@ -65,7 +65,13 @@ enum What {
 ///
 /// # Errors
 /// What refuses or stops the restore; the target is then what it was before.
-pub fn restore(repository: &str, id: &str, to: &str, options: &RestoreOptions, ctx: &Context) -> Result<Restored> {
+pub fn restore(
+    repository: &str,
+    id: &str,
+    to: &str,
+    options: &RestoreOptions,
+    ctx: &Context,
+) -> Result<Restored> {
     let repository = open_repository(repository)?;
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let backup = open_backup(&repository, id, options, ctx)?;
@@ -76,8 +82,7 @@ pub fn restore(repository: &str, id: &str, to: &str, options: &RestoreOptions, c
         What::Database(object) => {
             let restore = SqliteRestore::with_options(&target, sqlite_options(object, options)?);
             let plan = restore.plan(&backup, ctx)?;
-            let outcome =
-                if options.plan_only { None } else { Some(restore.execute(&plan, &backup, ctx)) };
+            let outcome = if options.plan_only { None } else { Some(restore.execute(&plan, &backup, ctx)) };
             (plan, outcome)
         }
         What::Files(object) => {
@@ -208,7 +213,10 @@ pub(crate) fn sql_check(sql: &str) -> SqlCheck {
 /// Says what extracting a folder would do.
 fn files_plan(backup: &StoredBackup, object: &str, target: &Path) -> Result<RestorePlan> {
     if target.symlink_metadata().is_ok() {
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("{} exists; a folder is restored to a new name", target.display())));
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} exists; a folder is restored to a new name", target.display()),
+        ));
     }
     let entry = backup.manifest().object(object);
     Ok(RestorePlan {
@@ -226,10 +234,18 @@ fn files_plan(backup: &StoredBackup, object: &str, target: &Path) -> Result<Rest
 }
 
 /// Extracts a folder.
-fn restore_files(backup: &StoredBackup, object: &str, target: &Path, ctx: &Context) -> Result<RestoreOutcome> {
+fn restore_files(
+    backup: &StoredBackup,
+    object: &str,
+    target: &Path,
+    ctx: &Context,
+) -> Result<RestoreOutcome> {
     let done =
         extract(object, backup.open(object)?, target, &ExtractOptions::default(), &Durable::default(), ctx)?;
-    let detail = format!("{} files, {} folders, {} links, {} bytes", done.files, done.folders, done.links, done.size_bytes);
+    let detail = format!(
+        "{} files, {} folders, {} links, {} bytes",
+        done.files, done.folders, done.links, done.size_bytes
+    );
     Ok(RestoreOutcome {
         backup: backup.manifest().id.clone(),
         target: target.display().to_string(),

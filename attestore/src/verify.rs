@@ -47,13 +47,12 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let repository = open_repository(repository)?;
     let public_keys = keys::public_keys(&options.public_keys)?;
     let key = keys::signing_key(options.sign_with.as_deref())?;
-    let contents = Contents {
-        scratch: options.scratch.clone(),
-        keys: keys::key_ring(&options.secrets, &[], &[])?,
-    };
+    let contents =
+        Contents { scratch: options.scratch.clone(), keys: keys::key_ring(&options.secrets, &[], &[])? };
     let checkpoint = options.checkpoint.as_deref().map(|path| {
-        String::from_utf8(read_document(path)?)
-            .map_err(|_| Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display())))
+        String::from_utf8(read_document(path)?).map_err(|_| {
+            Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
+        })
     });
     let level = options.level.or(options.all.then_some(Level::Decoded));
     let core = CoreOptions {

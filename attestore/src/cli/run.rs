@@ -65,14 +65,23 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         Verb::Prune(arguments) => prune(arguments, out, &progress::context(quiet)?),
         Verb::Hold(arguments) => {
             let ctx = progress::context(quiet)?;
-            let held = repository::hold(&arguments.repo, &arguments.id, !arguments.release, &arguments.reason, &ctx)?;
+            let held = repository::hold(
+                &arguments.repo,
+                &arguments.id,
+                !arguments.release,
+                &arguments.reason,
+                &ctx,
+            )?;
             out.show(&held, text::hold)?;
             Ok(Outcome::Good)
         }
         Verb::Export(arguments) => {
             let ctx = progress::context(quiet)?;
             let key = arguments.sign_with.as_deref();
-            out.show(&repository::export(&arguments.repo, &arguments.id, &arguments.out, key, &ctx)?, text::export)?;
+            out.show(
+                &repository::export(&arguments.repo, &arguments.id, &arguments.out, key, &ctx)?,
+                text::export,
+            )?;
             Ok(Outcome::Good)
         }
         Verb::Checkpoint(arguments) => {

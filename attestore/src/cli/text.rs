@@ -80,7 +80,11 @@ pub(crate) fn backup(backup: &Backup) -> String {
             Some(extends) => format!(", DOES NOT EXTEND backup {}", extends.backup),
             None => String::new(),
         };
-        let _ = writeln!(text, "chain {} in {}.{}: {}{extends}", chain.format, chain.source, chain.table, chain.diagnosis);
+        let _ = writeln!(
+            text,
+            "chain {} in {}.{}: {}{extends}",
+            chain.format, chain.source, chain.table, chain.diagnosis
+        );
     }
     for report in backup.reports.iter().filter(|report| report.verdict != Verdict::Intact) {
         text.push_str(&chain_report(report));
@@ -171,7 +175,10 @@ pub(crate) fn verify(report: &VerifyReport) -> String {
         Some(false) => ", DOES NOT EXTEND the checkpoint",
         None => "",
     };
-    let mut text = format!("{word}  repository {}, log of {} entries{log}\n", report.repository, report.log.position.size);
+    let mut text = format!(
+        "{word}  repository {}, log of {} entries{log}\n",
+        report.repository, report.log.position.size
+    );
     if !report.findings.is_empty() {
         text.push('\n');
         text.push_str(&repository_findings(&report.findings));
@@ -218,7 +225,8 @@ pub(crate) fn restored(restored: &Restored) -> String {
             for (at, step) in plan.steps.iter().enumerate() {
                 let _ = writeln!(text, "  {}. {step}", at + 1);
             }
-            let _ = writeln!(text, "needs {} there, {} free", bytes(plan.needs_bytes), bytes(plan.free_bytes));
+            let _ =
+                writeln!(text, "needs {} there, {} free", bytes(plan.needs_bytes), bytes(plan.free_bytes));
         }
         Some(done) => {
             let _ = writeln!(text, "RESTORED  backup {} to {}", done.backup, done.target);
@@ -249,15 +257,28 @@ pub(crate) fn prune(prune: &Prune) -> String {
     let rows: Vec<_> = plan
         .keep
         .iter()
-        .map(|kept| vec!["keep".to_owned(), kept.id.clone(), kept.created_at.to_string(), kept.reasons.join(", ")])
+        .map(|kept| {
+            vec!["keep".to_owned(), kept.id.clone(), kept.created_at.to_string(), kept.reasons.join(", ")]
+        })
         .chain(plan.remove.iter().map(|removed| {
-            vec!["remove".to_owned(), removed.id.clone(), removed.created_at.to_string(), bytes(removed.size_bytes)]
+            vec![
+                "remove".to_owned(),
+                removed.id.clone(),
+                removed.created_at.to_string(),
+                bytes(removed.size_bytes),
+            ]
         }))
         .collect();
     let mut text = table(&["", "backup", "made", ""], &rows);
     let _ = match &prune.outcome {
-        Some(done) => writeln!(text, "removed {} backups, freed {}", done.removed.len(), bytes(done.freed_bytes)),
-        None => writeln!(text, "PLAN  would free {} (nothing was changed; --apply does it)", bytes(plan.frees_bytes)),
+        Some(done) => {
+            writeln!(text, "removed {} backups, freed {}", done.removed.len(), bytes(done.freed_bytes))
+        }
+        None => writeln!(
+            text,
+            "PLAN  would free {} (nothing was changed; --apply does it)",
+            bytes(plan.frees_bytes)
+        ),
     };
     text
 }
