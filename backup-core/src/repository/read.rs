@@ -219,8 +219,9 @@ impl StoredBackup {
     }
 }
 
-/// Returns what the manifest records of an object, as `seal` compares it.
-pub(super) fn recorded(object: &ObjectEntry) -> Sealed {
+/// Returns what the manifest records of an object, as [`check_stored`](crate::seal::check_stored) compares it.
+#[must_use]
+pub fn recorded(object: &ObjectEntry) -> Sealed {
     Sealed {
         size_bytes: object.size_bytes,
         sha256: object.sha256,
