@@ -1,15 +1,19 @@
 //! What is done with a repository besides backing up, verifying and restoring: made, listed, pruned, held, exported.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backup_core::context::Context;
-use backup_core::error::{Error, ErrorKind, Result};
-use backup_core::pack::{self, PackFormat};
+use backup_core::durable::Durable;
+use backup_core::error::{Error, Result};
+use backup_core::manifest::Digest;
+use backup_core::pack::{PackOptions, Packer};
 use backup_core::repository::{
-    Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan, ReadOptions,
-    Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
+    Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan,
+    ReadOptions, Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
 };
+use backup_core::seal::check_stored;
 use backup_core::signing::SigningKey;
 use backup_core::traits::BackupObjects as _;
 use serde::Serialize;
@@ -33,9 +37,9 @@ pub struct KeygenOutcome {
 /// Makes a signing key.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyExists`] when one of the two files is there.
+/// `AlreadyExists` when one of the two files is there.
 pub fn keygen(path: &Path) -> Result<KeygenOutcome> {
-    let key = SigningKey::keygen(path, &backup_core::durable::Durable::default())?;
+    let key = SigningKey::keygen(path, &Durable::default())?;
     let public = key.public_key();
     Ok(KeygenOutcome {
         secret_key: path.to_owned(),
@@ -57,7 +61,7 @@ pub struct InitOutcome {
 /// Makes a repository.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyExists`] when the folder is a repository or not empty.
+/// `AlreadyExists` when the folder is a repository or not empty.
 pub fn init(repository: &str) -> Result<InitOutcome> {
     let made = Repository::init(local(repository)?, &RepositoryOptions::default())?;
     Ok(InitOutcome { id: made.id().to_owned(), path: made.path().to_owned() })
@@ -74,7 +78,7 @@ pub fn list(repository: &str) -> Result<Listing> {
 /// Shows one backup; `id` may be `latest`.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`]; [`ErrorKind::Tampered`] when the manifest is not the logged one.
+/// `NotFound`; `Tampered` when the manifest is not the logged one.
 pub fn show(repository: &str, id: &str) -> Result<Backup> {
     let shown = open_repository(repository)?.show(id)?;
     Ok(Backup::from_manifest(shown.manifest, shown.summary.path))
@@ -83,7 +87,7 @@ pub fn show(repository: &str, id: &str) -> Result<Backup> {
 /// Returns the log's signed checkpoint as the text of a note.
 ///
 /// # Errors
-/// [`ErrorKind::Tampered`] when the log is not whole.
+/// `Tampered` when the log is not whole.
 pub fn checkpoint(repository: &str) -> Result<String> {
     open_repository(repository)?.log_checkpoint()
 }
@@ -119,7 +123,7 @@ pub struct Prune {
 /// Says what the rules would remove, and removes it where that is asked for.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] when no rule is given; [`ErrorKind::Locked`].
+/// `InvalidInput` when no rule is given; `Locked`.
 pub fn prune(repository: &str, options: &PruneOptions, ctx: &Context) -> Result<Prune> {
     let repository = open_repository(repository)?;
     let key = keys::signing_key(options.sign_with.as_deref())?;
@@ -148,7 +152,7 @@ pub struct HoldOutcome {
 /// Keeps a backup from being pruned, or releases it.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`].
+/// `NotFound`.
 pub fn hold(repository: &str, id: &str, on: bool, reason: &str, ctx: &Context) -> Result<HoldOutcome> {
     let repository = open_repository(repository)?;
     let id = repository.show(id)?.summary.id;
@@ -165,6 +169,8 @@ pub struct ExportOutcome {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// The digest of its bytes.
+    pub sha256: Digest,
     /// The names in it.
     pub names: Vec<String>,
     /// The place of the log's entry.
@@ -174,21 +180,48 @@ pub struct ExportOutcome {
 /// Packs one backup, as it is stored, into a single file: `<id>/manifest.json`, its signature and every object.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyExists`] when the file is there; [`ErrorKind::Corrupt`] when an object is not what the manifest says.
-pub fn export(repository: &str, id: &str, out: &Path, sign_with: Option<&Path>, ctx: &Context) -> Result<ExportOutcome> {
+/// `AlreadyExists` when the file is there; `Corrupt` when an object is not what the manifest says.
+pub fn export(
+    repository: &str,
+    id: &str,
+    out: &Path,
+    sign_with: Option<&Path>,
+    ctx: &Context,
+) -> Result<ExportOutcome> {
     let repository = open_repository(repository)?;
     let key = keys::signing_key(sign_with)?;
-    let format = PackFormat::of(out).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, format!("{}: expected a name ending in .tar.gz or .tar.zst", out.display()))
-    })?;
     let backup = repository.objects(id, &ReadOptions::default(), ctx)?;
-    let id = backup.manifest().id.clone();
-    let mut names = vec![format!("{id}/{MANIFEST}")];
-    names.extend(backup.manifest().signed_by.as_ref().map(|_| format!("{id}/{SIGNATURE}")));
-    names.extend(backup.manifest().objects.iter().map(|object| format!("{id}/{}", object.name)));
-    let size_bytes = pack::pack_backup(&backup, out, format, ctx)?;
+    let manifest = backup.manifest();
+    let id = manifest.id.clone();
+    let seconds = u64::try_from(manifest.created_at.as_second()).unwrap_or(0);
+    let mut packer =
+        Packer::create(out, &PackOptions { seconds, ..PackOptions::default() }, &Durable::default(), ctx)?;
+    let mut names = Vec::new();
+    let mut add = |name: &str, size: u64, reader: &mut dyn Read| {
+        let name = format!("{id}/{name}");
+        packer.add(&name, size, reader)?;
+        names.push(name);
+        Ok::<_, Error>(())
+    };
+    add(MANIFEST, backup.manifest_bytes().len() as u64, &mut backup.manifest_bytes())?;
+    if manifest.signed_by.is_some() {
+        let path = backup.folder().join(SIGNATURE);
+        let signature = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+        add(SIGNATURE, signature.len() as u64, &mut signature.as_slice())?;
+    }
+    for object in &manifest.objects {
+        check_stored(
+            &object.name,
+            backup.open_stored(object)?,
+            &backup_core::repository::recorded(object),
+            ctx,
+        )?;
+        add(&object.name, object.stored_size_bytes, &mut backup.open_stored(object)?)?;
+    }
+    let packed = packer.finish()?;
+    let size_bytes = packed.size_bytes;
     let file = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let event = Event::Export(ExportEvent { backup: id.clone(), file, size_bytes });
+    let event = Event::Export(ExportEvent { backup: id.clone(), file, size_bytes, sha256: packed.sha256 });
     let entry = repository.record(event, key.as_ref(), ctx)?;
-    Ok(ExportOutcome { id, path: out.to_owned(), size_bytes, names, entry })
+    Ok(ExportOutcome { id, path: out.to_owned(), size_bytes, sha256: packed.sha256, names, entry })
 }

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::durable;
 use crate::encrypt::Identities;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Encryption, Manifest, ObjectEntry};
+use crate::manifest::{Compression, Encryption, Manifest, ObjectEntry};
 use crate::seal::{OpenOptions, OpenReader, Sealed};
 use crate::signing::{self, PublicKey};
 use crate::traits::BackupObjects;
@@ -200,6 +200,10 @@ impl StoredBackup {
 
     /// Opens an object for its plain bytes.
     pub(super) fn open_object(&self, object: &ObjectEntry) -> Result<OpenReader<File>> {
+        if object.compression != Compression::Zstd {
+            let message = format!("{} of {} is not compressed with zstd", object.name, self.manifest.id);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let encrypted = object.encryption == Encryption::Age;
         if encrypted && self.identities.is_empty() {
             let message =
@@ -215,8 +219,9 @@ impl StoredBackup {
     }
 }
 
-/// Returns what the manifest records of an object, as `seal` compares it.
-pub(super) fn recorded(object: &ObjectEntry) -> Sealed {
+/// Returns what the manifest records of an object, as [`check_stored`](crate::seal::check_stored) compares it.
+#[must_use]
+pub fn recorded(object: &ObjectEntry) -> Sealed {
     Sealed {
         size_bytes: object.size_bytes,
         sha256: object.sha256,
