@@ -1,6 +1,7 @@
 //! Backups that carry their own evidence: the traits of a backend, the repository, the manifest,
 //! sealing, retention and the repository's own log.
 
+pub mod conformance;
 pub mod context;
 pub mod durable;
 pub mod encrypt;

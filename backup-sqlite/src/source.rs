@@ -231,7 +231,7 @@ impl SqliteSource {
     }
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread of the snapshot panicked")))

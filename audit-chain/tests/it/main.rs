@@ -8,5 +8,6 @@ mod documents;
 mod merkle;
 mod native;
 mod note;
+mod order;
 mod signature;
 mod vectors;

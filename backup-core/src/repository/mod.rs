@@ -54,7 +54,7 @@ pub use self::finding::{
 pub use self::layout::{FORMAT, FORMAT_VERSION, Header, Layout, MANIFEST, SIGNATURE};
 pub use self::log::BUNDLE;
 pub use self::policy::{Age, RetentionPolicy};
-pub use self::read::{ReadOptions, StoredBackup};
+pub use self::read::{ReadOptions, StoredBackup, recorded};
 pub use self::retention::{KeptBackup, PruneOptions, PruneOutcome, PrunePlan, RemovedBackup};
 pub use self::verify::{ContentCheck, ContentReport, VerifyOptions, Which};
 
