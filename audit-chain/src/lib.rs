@@ -23,6 +23,7 @@ pub mod value;
 pub mod verify;
 
 mod diagnose;
+mod order;
 mod pipeline;
 mod resolve;
 mod spill;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, Record, RecordRule, Remark, Seal, Setup};
+use crate::format::{ChainFormat, Fault, Link, OrderKey, Record, RecordRule, Remark, Seal, Setup};
 use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
@@ -30,6 +30,7 @@ pub(crate) struct Entry {
     pub(crate) seal: Seal,
     pub(crate) number: Option<i64>,
     pub(crate) time: Option<i64>,
+    pub(crate) order: Option<OrderKey>,
     pub(crate) prev: Link,
     pub(crate) link: Link,
     pub(crate) leaf: Hash,
@@ -45,6 +46,11 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// What is wrong with single records: index into `entries`, fault.
     pub(crate) faults: Vec<(u32, Fault)>,
+    /// The second value that a successor may name: index into `entries`, value.
+    pub(crate) also: Vec<(u32, Link)>,
+    /// Index into `entries`, and where its bytes in the chain's own digest start and end in `snapshots`.
+    snapshot_spans: Vec<(u32, u32, u32)>,
+    snapshots: Vec<u8>,
     /// What is worth saying of single records: index into `entries` in `record`.
     pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
@@ -56,7 +62,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Appends a record.
-    fn push(&mut self, record: Record<'_>) -> Result<()> {
+    pub(crate) fn push(&mut self, record: Record<'_>) -> Result<()> {
         let chain = match self.chains.get(self.last_chain as usize) {
             Some(name) if name == record.chain => self.last_chain,
             _ => self.intern(record.chain)?,
@@ -66,6 +72,12 @@ impl Batch {
         self.ids.push_str(record.id);
         let at = index(self.entries.len())?;
         self.faults.extend(record.faults.into_iter().map(|fault| (at, fault)));
+        self.also.extend(record.also.map(|link| (at, link)));
+        if !record.snapshot.is_empty() {
+            let start = index(self.snapshots.len())?;
+            self.snapshots.extend_from_slice(record.snapshot);
+            self.snapshot_spans.push((at, start, index(self.snapshots.len())?));
+        }
         self.entries.push(Entry {
             chain,
             id_start,
@@ -73,6 +85,7 @@ impl Batch {
             seal: record.seal,
             number: record.number,
             time: record.time,
+            order: record.order,
             prev: record.prev,
             link: record.link,
             leaf: record.leaf,
@@ -88,6 +101,13 @@ impl Batch {
         self.chains.push(chain.to_owned());
         self.known.insert(chain.to_owned(), at);
         Ok(at)
+    }
+
+    /// Returns the bytes for the chains' own digests, in order: index into `entries`, bytes.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.snapshot_spans.iter().map(|(at, start, end)| {
+            (*at, self.snapshots.get(*start as usize..*end as usize).unwrap_or_default())
+        })
     }
 
     /// Returns the id of an entry.

@@ -1,21 +1,22 @@
 //! Verifies the chains in a source: the one call behind every language and every backend.
 //!
 //! Streams in constant memory on all cores: [`crate::pipeline`] reads and hashes, the walk checks the links in
-//! order, a second pass is made only where links do not fit. The result is a [`ChainReport`];
+//! order, a second pass is made only where links do not fit; rows in another order than the chain's are sorted on disk first. The result is a [`ChainReport`];
 //! an error means that the source could not be read, never that it is wrong.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Companions, Link, Setup, Tables};
 use crate::keys::KeyRing;
-use crate::pipeline;
+use crate::order::{Sorted, Sorter};
+use crate::pipeline::{self, Batch};
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::retention::{self, Parts};
@@ -84,25 +85,15 @@ pub fn verify(
     let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
     let none = Companions::new();
     let setup = Setup { keys, companions: options.companions.unwrap_or(&none) };
-    let mut walk = Walk::new(format, points);
-    let mut told = 0;
-    pipeline::run(source, format, &setup, threads, options.cancel, &mut |batch| {
-        walk.consume(batch, &|chain| format.start(chain, &setup))?;
-        if let Some(progress) = options.progress
-            && walk.records >= told + PROGRESS_EVERY
-        {
-            told = walk.records;
-            progress(told);
-        }
-        Ok(())
-    })?;
+    let work = Work { source, format, setup: &setup, threads, options };
+    let (mut walk, sorted) = work.walk(points)?;
     if let Some(progress) = options.progress {
         progress(walk.records);
     }
-    walk.close();
+    walk.close(format.seals());
     let fits = options.checkpoint.is_some_and(|checkpoint| checkpoint.format == format.name());
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
-    explain_breaks(source, format, &setup, threads, options, &mut walk)?;
+    work.explain_breaks(sorted, &mut walk)?;
     compare(options.checkpoint, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
     Ok(report(format, walk))
@@ -121,41 +112,92 @@ fn excuse(walk: &mut Walk) -> Vec<String> {
     whole
 }
 
-/// Reads the source again where links do not fit, and turns those places into findings.
-fn explain_breaks(
-    source: &dyn RowSource,
-    format: &dyn ChainFormat,
-    setup: &Setup<'_>,
+/// What all passes over the rows need.
+struct Work<'a> {
+    source: &'a dyn RowSource,
+    format: &'a dyn ChainFormat,
+    setup: &'a Setup<'a>,
     threads: usize,
-    options: &VerifyOptions<'_>,
-    walk: &mut Walk,
-) -> Result<()> {
-    let excused = |found: &Break, walk: &Walk| {
-        walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
-    };
-    let breaks = std::mem::take(&mut walk.breaks);
-    let breaks: Vec<Break> = breaks.into_iter().filter(|found| !excused(found, walk)).collect();
-    walk.breaks = breaks;
-    // Where the records are numbered and the link fits, nothing needs to be looked for.
-    let numbered = format.links().numbered;
-    let puzzling = |found: &Break| !numbered || (found.place > 1 && found.prev != found.head);
-    let mut search = None;
-    if walk.breaks.iter().any(puzzling) && source.rewind()? {
-        let mut questions = Search::new(walk);
-        pipeline::run(source, format, setup, threads, options.cancel, &mut |batch| {
-            questions.consume(&batch);
-            Ok(())
-        })?;
-        search = Some(questions);
+    options: &'a VerifyOptions<'a>,
+}
+
+impl Work<'_> {
+    /// Walks all records, in chain order: as they come while they come so, else sorted. A source that can
+    /// be read only once has no second try, so its records are kept at once.
+    fn walk(&self, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
+        let ordered = !self.format.order().is_empty();
+        if !ordered || self.source.rewind()? {
+            let mut walk = Walk::new(self.format, points.clone());
+            let mut told = 0;
+            match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
+                Err(_) if walk.disordered && self.source.rewind()? => {}
+                result => return result.map(|()| (walk, None)),
+            }
+        }
+        let mut sorter = Sorter::new(self.options.scratch);
+        self.read(&mut |batch| sorter.push(&batch))?;
+        let mut sorted = sorter.finish()?;
+        let mut walk = Walk::new(self.format, points);
+        let mut told = 0;
+        sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
+        Ok((walk, Some(sorted)))
     }
-    let breaks = std::mem::take(&mut walk.breaks);
-    for found in &breaks {
-        let id = walk.chains[found.chain].id.clone();
-        walk.report(resolve::explain(format.links(), &id, found, search.as_ref()));
+
+    /// Takes one batch into the walk.
+    fn step(&self, walk: &mut Walk, batch: Batch, told: &mut u64) -> Result<()> {
+        if self.options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
+        walk.consume(batch, &|chain| self.format.start(chain, self.setup))?;
+        if let Some(progress) = self.options.progress
+            && walk.records >= *told + PROGRESS_EVERY
+        {
+            *told = walk.records;
+            progress(*told);
+        }
+        Ok(())
     }
-    walk.breaks = breaks;
-    walk.findings_total += walk.breaks_more;
-    Ok(())
+
+    /// Reads one pass of the source.
+    fn read(&self, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Result<()> {
+        pipeline::run(self.source, self.format, self.setup, self.threads, self.options.cancel, consume)
+    }
+
+    /// Reads the records again where links do not fit, and turns those places into findings.
+    fn explain_breaks(&self, sorted: Option<Sorted>, walk: &mut Walk) -> Result<()> {
+        let excused = |found: &Break, walk: &Walk| {
+            walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
+        };
+        let breaks = std::mem::take(&mut walk.breaks);
+        let breaks: Vec<Break> = breaks.into_iter().filter(|found| !excused(found, walk)).collect();
+        walk.breaks = breaks;
+        // Where the records are numbered and the link fits, nothing needs to be looked for.
+        let numbered = self.format.links().numbered;
+        let puzzling = |found: &Break| !numbered || (found.place > 1 && found.prev != found.head);
+        let mut search = None;
+        if walk.breaks.iter().any(puzzling) {
+            let mut questions = Search::new(walk);
+            let mut answer = |batch: Batch| {
+                questions.consume(&batch);
+                Ok(())
+            };
+            if let Some(mut sorted) = sorted {
+                sorted.replay(&mut answer)?;
+                search = Some(questions);
+            } else if self.source.rewind()? {
+                self.read(&mut answer)?;
+                search = Some(questions);
+            }
+        }
+        let breaks = std::mem::take(&mut walk.breaks);
+        for found in &breaks {
+            let id = walk.chains[found.chain].id.clone();
+            walk.report(resolve::explain(self.format.links(), &id, found, search.as_ref()));
+        }
+        walk.breaks = breaks;
+        walk.findings_total += walk.breaks_more;
+        Ok(())
+    }
 }
 
 /// Compares the chains with where they stood at the checkpoint.
@@ -198,7 +240,10 @@ fn compare(
 /// Says that a chain of the checkpoint is gone, and whether another carries its head.
 fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
     let head = Link::of_head(&point.head);
-    let heir = walk.chains.iter().find(|chain| chain.head == head && head != Link::Genesis);
+    let heir = walk
+        .chains
+        .iter()
+        .find(|chain| chain.head == head && !matches!(head, Link::Genesis | Link::Unstated));
     Finding {
         kind: FindingKind::MissingChain,
         chain: point.id.clone(),
