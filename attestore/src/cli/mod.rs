@@ -68,7 +68,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// Takes what is wrong, the tip and the usage line out of the text that clap writes for people.
 fn usage_error(error: &clap::Error) -> Error {
-    if error.kind() == Usage::DisplayHelpOnMissingArgumentOrSubcommand {
+    if matches!(error.kind(), Usage::DisplayHelpOnMissingArgumentOrSubcommand | Usage::MissingSubcommand) {
         return Error::new(ErrorKind::InvalidInput, "no verb is given").with_hint("see `attestore --help`");
     }
     let text = error.render().to_string();

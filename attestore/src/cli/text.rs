@@ -50,8 +50,16 @@ pub(crate) fn keygen(made: &KeygenOutcome) -> Text {
     let mut text = Text::default();
     line!(text, "{}", made.public_key);
     text.blank();
-    line!(text, "The secret key is in {} (mode 0600): keep it where backups are made.", made.secret_key.display());
-    line!(text, "The public key above is also in {}: give it to whoever verifies.", made.public_key_file.display());
+    line!(
+        text,
+        "The secret key is in {} (mode 0600): keep it where backups are made.",
+        made.secret_key.display()
+    );
+    line!(
+        text,
+        "The public key above is also in {}: give it to whoever verifies.",
+        made.public_key_file.display()
+    );
     text
 }
 
@@ -90,7 +98,10 @@ pub(crate) fn backup(backup: &Backup) -> Text {
         line!(
             text,
             "chain {} in {}.{}: {}{extends}",
-            chain.format, chain.source, chain.table, chain.diagnosis
+            chain.format,
+            chain.source,
+            chain.table,
+            chain.diagnosis
         );
     }
     for report in backup.reports.iter().filter(|report| report.verdict != Verdict::Intact) {

@@ -15,8 +15,19 @@ fn nothing_left(world: &World, backups: usize) {
 #[test]
 fn a_backup_has_the_json_of_the_interface() {
     let world = World::ready();
-    let made = world.json(0, ["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--sign-with", "backup.key"]);
-    for field in ["id", "path", "size_bytes", "created_at", "sources", "objects", "chains", "signed_by", "not_included"] {
+    let made = world
+        .json(0, ["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--sign-with", "backup.key"]);
+    for field in [
+        "id",
+        "path",
+        "size_bytes",
+        "created_at",
+        "sources",
+        "objects",
+        "chains",
+        "signed_by",
+        "not_included",
+    ] {
         assert!(made.get(field).is_some(), "{field}: {made}");
     }
     let id = made["id"].as_str().unwrap();
@@ -33,8 +44,15 @@ fn a_backup_has_the_json_of_the_interface() {
     assert_eq!(made["sources"][0]["kind"], "sqlite");
     assert_eq!(made["sources"][0]["tables"]["action_receipts"], 9);
     let chain = &made["chains"][0];
-    assert_eq!((&chain["format"], &chain["table"], &chain["verdict"]), (&"aegisagent".into(), &"action_receipts".into(), &"intact".into()));
-    assert!(String::from_utf8(world.read("backup.key.pub")).unwrap().contains(made["signed_by"].as_str().unwrap()));
+    assert_eq!(
+        (&chain["format"], &chain["table"], &chain["verdict"]),
+        (&"aegisagent".into(), &"action_receipts".into(), &"intact".into())
+    );
+    assert!(
+        String::from_utf8(world.read("backup.key.pub"))
+            .unwrap()
+            .contains(made["signed_by"].as_str().unwrap())
+    );
     assert!(!strings(&made["not_included"]).is_empty());
 }
 
@@ -78,10 +96,30 @@ fn a_name_that_could_hide_or_mislead_is_refused_and_a_taken_one_too() {
     let world = World::with_backup();
     let long = "x".repeat(300);
     for name in [
-        "", ".", "..", "../x", "a/b", "/etc/x", "a..b", "dir/", "./x", "a\\b", " ", ".hidden", "-wal", "snap.db-journal",
-        "file:x?mode=memory", "new\nline", "esc\u{1b}[2J", "gpj\u{202e}.db", "nul", "latest", &long,
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/etc/x",
+        "a..b",
+        "dir/",
+        "./x",
+        "a\\b",
+        " ",
+        ".hidden",
+        "-wal",
+        "snap.db-journal",
+        "file:x?mode=memory",
+        "new\nline",
+        "esc\u{1b}[2J",
+        "gpj\u{202e}.db",
+        "nul",
+        "latest",
+        &long,
     ] {
-        let said = world.fails(ErrorKind::InvalidName, ["backup", "app.db", "--to", "repo", &format!("--name={name}")]);
+        let said = world
+            .fails(ErrorKind::InvalidName, ["backup", "app.db", "--to", "repo", &format!("--name={name}")]);
         assert!(!said.chars().any(char::is_control), "{said:?}");
         nothing_left(&world, 1);
     }
@@ -138,14 +176,20 @@ fn a_chain_with_findings_is_backed_up_and_said_or_refused_where_that_is_asked() 
     let world = World::with_backup();
     world.sql("app.db", "UPDATE action_receipts SET decision = 'deny' WHERE id = 'alpha-4'");
     let arguments = ["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--name", "two"];
-    let said = world.fails(ErrorKind::Tampered, arguments.iter().copied().chain(["--refuse-findings"]).collect::<Vec<_>>());
+    let said = world.fails(
+        ErrorKind::Tampered,
+        arguments.iter().copied().chain(["--refuse-findings"]).collect::<Vec<_>>(),
+    );
     assert!(said.contains("action_receipts"), "{said}");
     nothing_left(&world, 1);
 
     let made = world.json(1, arguments);
     assert_eq!(made["chains"][0]["verdict"], "findings");
     let finding = &made["reports"][0]["findings"][0];
-    assert_eq!((&finding["kind"], &finding["chain"], &finding["position"]), (&"edited".into(), &"alpha".into(), &4.into()));
+    assert_eq!(
+        (&finding["kind"], &finding["chain"], &finding["position"]),
+        (&"edited".into(), &"alpha".into(), &4.into())
+    );
     let text = world.run(["list", "repo"]).good().out;
     assert!(text.contains("FINDINGS"), "{text}");
 }
@@ -155,10 +199,14 @@ fn a_chain_that_does_not_extend_the_backup_before_is_said() {
     let world = World::with_backup();
     append_receipts(&world.open("app.db"), "alpha", 7, 8, None);
     let made = world.json(0, ["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--name", "two"]);
-    assert_eq!((&made["chains"][0]["extends"]["ok"], &made["chains"][0]["extends"]["backup"]), (&true.into(), &"one".into()));
+    assert_eq!(
+        (&made["chains"][0]["extends"]["ok"], &made["chains"][0]["extends"]["backup"]),
+        (&true.into(), &"one".into())
+    );
     // Rolled back to before the first backup's end: every remaining record is sound.
     world.sql("app.db", "DELETE FROM action_receipts WHERE tenant_id = 'alpha' AND rowid > 4");
-    let run = world.run(["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--name", "three"]).ends(1);
+    let run =
+        world.run(["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--name", "three"]).ends(1);
     assert!(run.out.contains("DOES NOT EXTEND backup two") && run.out.contains("truncated"), "{}", run.out);
 }
 
@@ -172,13 +220,30 @@ fn several_sources_files_and_folders_make_one_backup() {
     world.write("conf/sub/größe", "x");
     fs::create_dir(world.path("conf/empty")).unwrap();
     world.write("single.txt", "alone");
-    let made = world.json(0, [
-        "backup", "app.db", "sqlite:other.db", "--to", "repo", "--chain", "aegisagent", "--file", "config=conf", "--file",
-        "note=single.txt", "--chain-copy", "--method", "online",
-    ]);
-    let names: Vec<_> = made["objects"].as_array().unwrap().iter().map(|object| object["name"].as_str().unwrap()).collect();
+    let made = world.json(
+        0,
+        [
+            "backup",
+            "app.db",
+            "sqlite:other.db",
+            "--to",
+            "repo",
+            "--chain",
+            "aegisagent",
+            "--file",
+            "config=conf",
+            "--file",
+            "note=single.txt",
+            "--chain-copy",
+            "--method",
+            "online",
+        ],
+    );
+    let names: Vec<_> =
+        made["objects"].as_array().unwrap().iter().map(|object| object["name"].as_str().unwrap()).collect();
     assert_eq!(names.len(), 6, "{names:?}");
-    for name in ["database/app.db.zst", "database/other.db.zst", "files/config.tar.zst", "files/note.tar.zst"] {
+    for name in ["database/app.db.zst", "database/other.db.zst", "files/config.tar.zst", "files/note.tar.zst"]
+    {
         assert!(names.contains(&name), "{names:?}");
     }
     assert_eq!(made["chains"].as_array().unwrap().len(), 2);
@@ -197,7 +262,11 @@ fn two_databases_of_one_name_are_told_apart_by_names_that_are_given() {
     nothing_left(&world, 0);
     let made = world.json(0, ["backup", "app.db", "app-eu=eu/app.db", "--to", "repo"]);
     assert_eq!(made["objects"][0]["name"], "database/app-eu.db.zst");
-    world.fails(ErrorKind::InvalidName, ["backup", "-x=eu/app.db", "--to", "repo"].map(|text| if text.starts_with('-') && text.contains('=') { ".x=eu/app.db" } else { text }));
+    world.fails(
+        ErrorKind::InvalidName,
+        ["backup", "-x=eu/app.db", "--to", "repo"]
+            .map(|text| if text.starts_with('-') && text.contains('=') { ".x=eu/app.db" } else { text }),
+    );
     // A file whose own name holds an equals sign is that file.
     fs::copy(world.path("app.db"), world.path("a=b.db")).unwrap();
     let made = world.json(0, ["backup", "a=b.db", "--to", "repo"]);
@@ -220,7 +289,10 @@ fn files_are_refused_when_they_are_missing_or_badly_named() {
         world.fails(kind, ["backup", "app.db", "--to", "repo", "--file", file]);
         nothing_left(&world, 0);
     }
-    world.fails(ErrorKind::InvalidInput, ["backup", "app.db", "--to", "repo", "--file", "x=x", "--file", "x=x"]);
+    world.fails(
+        ErrorKind::InvalidInput,
+        ["backup", "app.db", "--to", "repo", "--file", "x=x", "--file", "x=x"],
+    );
     nothing_left(&world, 0);
 }
 
@@ -231,11 +303,33 @@ fn keep_last_prunes_after_the_commit_and_not_what_is_held() {
     for name in ["two", "three"] {
         world.backup(name).good();
     }
-    let made = world.json(0, ["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--sign-with", "backup.key", "--name", "four", "--keep-last", "1"]);
-    let removed: Vec<_> = made["pruned"]["removed"].as_array().unwrap().iter().map(|backup| backup["id"].as_str().unwrap()).collect();
+    let made = world.json(
+        0,
+        [
+            "backup",
+            "app.db",
+            "--to",
+            "repo",
+            "--chain",
+            "aegisagent",
+            "--sign-with",
+            "backup.key",
+            "--name",
+            "four",
+            "--keep-last",
+            "1",
+        ],
+    );
+    let removed: Vec<_> = made["pruned"]["removed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backup| backup["id"].as_str().unwrap())
+        .collect();
     assert_eq!(removed, ["two", "three"]);
     let listing = world.json(0, ["list", "repo"]);
-    let ids: Vec<_> = listing["backups"].as_array().unwrap().iter().map(|backup| backup["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        listing["backups"].as_array().unwrap().iter().map(|backup| backup["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["one", "four"]);
     world.fails(ErrorKind::InvalidInput, ["backup", "app.db", "--to", "repo", "--keep-last", "0"]);
     world.run(["verify", "repo", "--all"]).good();

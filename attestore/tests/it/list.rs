@@ -7,7 +7,10 @@ fn an_empty_repository_lists_nothing() {
     let world = World::ready();
     assert_eq!(world.run(["list", "repo"]).good().out, "no backups\n");
     let listing = world.json(0, ["list", "repo"]);
-    assert_eq!((listing["backups"].as_array().unwrap().len(), listing["findings"].as_array().unwrap().len()), (0, 0));
+    assert_eq!(
+        (listing["backups"].as_array().unwrap().len(), listing["findings"].as_array().unwrap().len()),
+        (0, 0)
+    );
     let said = world.fails(ErrorKind::NotFound, ["show", "repo"]);
     assert!(said.contains("no backup") && said.contains("attestore backup"), "{said}");
 }
@@ -44,7 +47,11 @@ fn a_backup_is_shown_by_id_and_as_latest() {
     assert_eq!(shown["path"], "repo/backups/one");
     assert_eq!(shown["chains"][0]["verdict"], "intact");
     let text = world.run(["show", "repo", "one"]).good().out;
-    assert!(text.contains("database/app.db.zst") && text.contains("chain aegisagent in app.action_receipts: intact"), "{text}");
+    assert!(
+        text.contains("database/app.db.zst")
+            && text.contains("chain aegisagent in app.action_receipts: intact"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Run {
     #[track_caller]
     pub(crate) fn json_error(&self) -> Value {
         assert_eq!(self.out, "", "{}", self.err);
-        let document: Value = serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {}", self.err));
+        let document: Value =
+            serde_json::from_str(&self.err).unwrap_or_else(|error| panic!("{error}: {}", self.err));
         let mut keys: Vec<_> = document["error"].as_object().unwrap().keys().collect();
         keys.sort_unstable();
         assert_eq!(keys, ["code", "hint", "kind", "message"]);
@@ -105,7 +106,18 @@ impl World {
 
     /// Makes a signed backup of `app.db` with its chain.
     pub(crate) fn backup(&self, name: &str) -> Run {
-        self.run(["backup", "app.db", "--to", "repo", "--chain", "aegisagent", "--sign-with", "backup.key", "--name", name])
+        self.run([
+            "backup",
+            "app.db",
+            "--to",
+            "repo",
+            "--chain",
+            "aegisagent",
+            "--sign-with",
+            "backup.key",
+            "--name",
+            name,
+        ])
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -170,8 +182,13 @@ impl World {
 pub(crate) fn fails(kind: ErrorKind, command: impl Fn() -> Command) -> String {
     let run = Run::from(command().output().unwrap()).ends(i32::from(kind.exit_status()));
     assert_eq!(run.out, "", "{}", run.err);
-    let error = Run::from(command().arg("--json").output().unwrap()).ends(i32::from(kind.exit_status())).json_error();
-    assert_eq!((error["code"].as_str(), error["kind"].as_str()), (Some(kind.code()), Some(kind.name())), "{error}");
+    let error =
+        Run::from(command().arg("--json").output().unwrap()).ends(i32::from(kind.exit_status())).json_error();
+    assert_eq!(
+        (error["code"].as_str(), error["kind"].as_str()),
+        (Some(kind.code()), Some(kind.name())),
+        "{error}"
+    );
     let message = error["message"].as_str().unwrap();
     assert!(!message.ends_with('.'), "{message}");
     let hint = error["hint"].as_str().map(|hint| format!("\nHINT: {hint}")).unwrap_or_default();
@@ -214,7 +231,17 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
 
 /// The 14 members of a receipt that AegisAgent hashes, besides the link (scheme `aegis-jcs-1`).
 const MEMBERS: [&str; 12] = [
-    "id", "ts", "agent_id", "user_id", "run_id", "trace_id", "tool", "action", "resource", "source_trust", "decision",
+    "id",
+    "ts",
+    "agent_id",
+    "user_id",
+    "run_id",
+    "trace_id",
+    "tool",
+    "action",
+    "resource",
+    "source_trust",
+    "decision",
     "approver",
 ];
 
@@ -242,7 +269,13 @@ pub(crate) fn receipts(path: &Path, tenants: &[(&str, u64)], key: Option<&Signin
 }
 
 /// Appends receipts `from..=to` to a tenant's chain.
-pub(crate) fn append_receipts(connection: &Connection, tenant: &str, from: u64, to: u64, key: Option<&SigningKey>) {
+pub(crate) fn append_receipts(
+    connection: &Connection,
+    tenant: &str,
+    from: u64,
+    to: u64,
+    key: Option<&SigningKey>,
+) {
     let mut prev: String = connection
         .query_row(
             "SELECT receipt_hash FROM action_receipts WHERE tenant_id = ?1 ORDER BY rowid DESC LIMIT 1",
