@@ -218,9 +218,10 @@ fn chains_in(source: &SqliteSource, chains: &[ChainRequest], ctx: &Context) -> R
 
 /// Reads `NAME=PATH`.
 fn files_source(text: &str) -> Result<FilesSource> {
-    let (name, path) = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty()).ok_or_else(
-        || Error::new(ErrorKind::InvalidInput, format!("--file {text:?}: expected NAME=PATH")),
-    )?;
+    let (name, path) = text
+        .split_once('=')
+        .filter(|(name, path)| !name.is_empty() && !path.is_empty())
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("--file {text:?}: expected NAME=PATH")))?;
     Ok(FilesSource::new(name, path))
 }
 

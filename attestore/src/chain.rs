@@ -76,6 +76,7 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
             checkpoint: options.checkpoint.as_ref(),
             cancel: Some(ctx.cancel().flag()),
             progress: Some(&told),
+            ..VerifyOptions::default()
         };
         verify(source, format.as_ref(), &options.keys, &verify_options).map_err(|error| match error {
             audit_chain::error::Error::Cancelled => Error::Cancelled,

@@ -94,8 +94,16 @@ impl ChainCheckpoint {
     /// Takes the chains of a report.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] when the report holds what no verification writes (a root that is not base64, an id twice).
+    /// [`Error::InvalidInput`] when the report lists only some of its chains, or holds what no verification writes
+    /// (a root that is not base64, an id twice).
     pub fn from_report(report: &ChainReport) -> Result<Self> {
+        if report.chains_total > report.chains.len() as u64 {
+            return Err(Error::InvalidInput(format!(
+                "the report lists {} of {} chains; a checkpoint needs all of them",
+                report.chains.len(),
+                report.chains_total
+            )));
+        }
         let mut chains = Vec::with_capacity(report.chains.len());
         for chain in &report.chains {
             chains.push(ChainPoint {
@@ -509,11 +517,15 @@ mod tests {
                     parts: Vec::new(),
                 })
                 .collect(),
+            chains_total: 2,
+            trust: None,
             findings: Vec::new(),
             findings_total: 0,
             notes: Vec::new(),
             diagnosis: String::new(),
         };
+        let partial = ChainReport { chains_total: 3, ..report.clone() };
+        assert!(ChainCheckpoint::from_report(&partial).unwrap_err().to_string().contains("2 of 3 chains"));
         assert_eq!(ChainCheckpoint::from_report(&report).unwrap(), expected);
         assert_eq!(
             ChainCheckpoint::parse(&serde_json::to_string(&report).unwrap()).unwrap().checkpoint,

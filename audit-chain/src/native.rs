@@ -294,7 +294,7 @@ impl NativeHead {
         let fits = match Link::of_text(&self.hash) {
             Link::Genesis => self.seq == 0,
             Link::Digest(_) => self.seq > 0,
-            Link::Other(_) => false,
+            Link::Unstated | Link::Other(_) => false,
         };
         if !fits {
             return Err(refuse(format!(

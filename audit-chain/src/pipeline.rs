@@ -1,18 +1,19 @@
 //! Reads a source on all cores and hands its records over in order, in constant memory.
 //!
 //! Each worker thread owns a reader and a rule: rows are hashed where they are read. A chunk's records
-//! travel as one [`Batch`] of fixed-size entries; the calling thread takes the batches in the order of
-//! their numbers. A worker that is more than [`WINDOW`] chunks ahead waits, so memory does not grow with the chain.
+//! travel as one [`Batch`] of fixed-size entries (or whatever another [`Reading`] makes of them); the calling thread
+//! takes the batches in the order of their numbers. A worker that is more than [`WINDOW`] chunks ahead waits, so memory does not grow with the chain.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Fault, Link, Record, Remark, Seal, Setup};
+use crate::format::{ChainFormat, Fault, Link, OrderKey, Record, RecordRule, Remark, Seal, Setup};
 use crate::formats;
 use crate::merkle::Hash;
 use crate::source::RowSource;
+use crate::value::Row;
 
 /// How many chunks a worker may be ahead of the one that is waited for.
 const WINDOW: u64 = 8;
@@ -29,6 +30,7 @@ pub(crate) struct Entry {
     pub(crate) seal: Seal,
     pub(crate) number: Option<i64>,
     pub(crate) time: Option<i64>,
+    pub(crate) order: Option<OrderKey>,
     pub(crate) prev: Link,
     pub(crate) link: Link,
     pub(crate) leaf: Hash,
@@ -44,6 +46,11 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// What is wrong with single records: index into `entries`, fault.
     pub(crate) faults: Vec<(u32, Fault)>,
+    /// The second value that a successor may name: index into `entries`, value.
+    pub(crate) also: Vec<(u32, Link)>,
+    /// Index into `entries`, and where its bytes in the chain's own digest start and end in `snapshots`.
+    snapshot_spans: Vec<(u32, u32, u32)>,
+    snapshots: Vec<u8>,
     /// What is worth saying of single records: index into `entries` in `record`.
     pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
@@ -55,7 +62,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Appends a record.
-    fn push(&mut self, record: Record<'_>) -> Result<()> {
+    pub(crate) fn push(&mut self, record: Record<'_>) -> Result<()> {
         let chain = match self.chains.get(self.last_chain as usize) {
             Some(name) if name == record.chain => self.last_chain,
             _ => self.intern(record.chain)?,
@@ -65,6 +72,12 @@ impl Batch {
         self.ids.push_str(record.id);
         let at = index(self.entries.len())?;
         self.faults.extend(record.faults.into_iter().map(|fault| (at, fault)));
+        self.also.extend(record.also.map(|link| (at, link)));
+        if !record.snapshot.is_empty() {
+            let start = index(self.snapshots.len())?;
+            self.snapshots.extend_from_slice(record.snapshot);
+            self.snapshot_spans.push((at, start, index(self.snapshots.len())?));
+        }
         self.entries.push(Entry {
             chain,
             id_start,
@@ -72,6 +85,7 @@ impl Batch {
             seal: record.seal,
             number: record.number,
             time: record.time,
+            order: record.order,
             prev: record.prev,
             link: record.link,
             leaf: record.leaf,
@@ -89,6 +103,13 @@ impl Batch {
         Ok(at)
     }
 
+    /// Returns the bytes for the chains' own digests, in order: index into `entries`, bytes.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.snapshot_spans.iter().map(|(at, start, end)| {
+            (*at, self.snapshots.get(*start as usize..*end as usize).unwrap_or_default())
+        })
+    }
+
     /// Returns the id of an entry.
     pub(crate) fn id(&self, entry: &Entry) -> &str {
         self.ids.get(entry.id_start as usize..entry.id_end as usize).unwrap_or("")
@@ -101,35 +122,78 @@ fn index(at: usize) -> Result<u32> {
         .map_err(|_| Error::InvalidInput("a chunk of a source holds more than 4 GiB of ids".into()))
 }
 
+/// What one worker makes of the rows that it reads.
+pub(crate) trait Reading {
+    /// What is made of one chunk.
+    type Batch: Send;
+
+    /// Begins a chunk.
+    fn begin(&mut self) -> Self::Batch;
+
+    /// Takes the next row of the chunk.
+    ///
+    /// # Errors
+    /// What ends the pass.
+    fn row(&mut self, row: &Row<'_>, batch: &mut Self::Batch) -> Result<()>;
+
+    /// Ends a chunk.
+    fn end(&mut self, _batch: &mut Self::Batch) {}
+}
+
+/// Makes records of the rows by a format's rule.
+struct ByRule {
+    worker: usize,
+    rule: Box<dyn RecordRule>,
+    labels_told: usize,
+}
+
+impl Reading for ByRule {
+    type Batch = Batch;
+
+    fn begin(&mut self) -> Batch {
+        Batch { worker: self.worker, ..Batch::default() }
+    }
+
+    fn row(&mut self, row: &Row<'_>, batch: &mut Batch) -> Result<()> {
+        self.rule.record(row, &mut |record| batch.push(record))
+    }
+
+    fn end(&mut self, batch: &mut Batch) {
+        batch.remarks = self.rule.remarks();
+        batch.new_labels = self.rule.key_labels().split_off(self.labels_told);
+        self.labels_told += batch.new_labels.len();
+    }
+}
+
 /// What the threads share.
-struct Shared {
-    state: Mutex<State>,
+struct Shared<B> {
+    state: Mutex<State<B>>,
     changed: Condvar,
     stop: AtomicBool,
 }
 
-struct State {
+struct State<B> {
     /// The number of the chunk that is taken next.
     next: u64,
-    ready: BTreeMap<u64, Batch>,
+    ready: BTreeMap<u64, B>,
     running: usize,
     failed: Option<Error>,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<B> Shared<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, guard: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&self, guard: MutexGuard<'a, State<B>>) -> MutexGuard<'a, State<B>> {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends a worker's part however it ends, so that nobody waits for it.
-struct Leaving<'a>(&'a Shared);
+struct Leaving<'a, B>(&'a Shared<B>);
 
-impl Drop for Leaving<'_> {
+impl<B> Drop for Leaving<'_, B> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.running -= 1;
@@ -140,7 +204,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-/// Reads one pass of `source` and hands its batches to `consume` in order.
+/// Reads one pass of `source` by a format's rule and hands its batches to `consume` in order.
 ///
 /// # Errors
 /// The first error of a reader, a rule or `consume`; [`Error::Cancelled`] when `cancel` is set.
@@ -152,6 +216,25 @@ pub(crate) fn run(
     cancel: Option<&AtomicBool>,
     consume: &mut dyn FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
+    let start = |worker| {
+        let rule = format.bind(source.columns(), setup).map_err(|error| name_input(error, source))?;
+        Ok(ByRule { worker, rule, labels_told: 0 })
+    };
+    read(source, threads, cancel, &start, consume)
+}
+
+/// Reads one pass of `source` on `threads` threads, each with the [`Reading`] that `start` makes for it, and hands
+/// the batches to `consume` in the order of the chunks.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn read<R: Reading>(
+    source: &dyn RowSource,
+    threads: usize,
+    cancel: Option<&AtomicBool>,
+    start: &(dyn Fn(usize) -> Result<R> + Sync),
+    consume: &mut dyn FnMut(R::Batch) -> Result<()>,
+) -> Result<()> {
     let shared = Shared {
         state: Mutex::new(State { next: 0, ready: BTreeMap::new(), running: threads, failed: None }),
         changed: Condvar::new(),
@@ -162,7 +245,7 @@ pub(crate) fn run(
             let shared = &shared;
             scope.spawn(move || {
                 let _leaving = Leaving(shared);
-                if let Err(error) = work(source, format, setup, worker, cancel, shared) {
+                if let Err(error) = start(worker).and_then(|reading| work(source, reading, cancel, shared)) {
                     let mut state = shared.lock();
                     state.failed.get_or_insert(error);
                     shared.stop.store(true, Ordering::Relaxed);
@@ -177,7 +260,7 @@ pub(crate) fn run(
 }
 
 /// Takes the batches in order until all workers have left.
-fn collect(shared: &Shared, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Result<()> {
+fn collect<B>(shared: &Shared<B>, consume: &mut dyn FnMut(B) -> Result<()>) -> Result<()> {
     let mut state = shared.lock();
     loop {
         if let Some(error) = state.failed.take() {
@@ -208,7 +291,7 @@ fn collect(shared: &Shared, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Res
 }
 
 /// Names the input in a format's refusal, and the format that its columns look like.
-fn name_input(error: Error, source: &dyn RowSource) -> Error {
+pub(crate) fn name_input(error: Error, source: &dyn RowSource) -> Error {
     match error {
         Error::NotThisFormat { format, what, .. } => {
             let like = formats::recognise(source.columns());
@@ -224,27 +307,23 @@ fn name_input(error: Error, source: &dyn RowSource) -> Error {
 }
 
 /// One worker: reads chunks, hashes their rows, hands the batches over.
-fn work(
+fn work<R: Reading>(
     source: &dyn RowSource,
-    format: &dyn ChainFormat,
-    setup: &Setup<'_>,
-    worker: usize,
+    mut reading: R,
     cancel: Option<&AtomicBool>,
-    shared: &Shared,
+    shared: &Shared<R::Batch>,
 ) -> Result<()> {
     let mut reader = source.reader()?;
-    let mut rule = format.bind(source.columns(), setup).map_err(|error| name_input(error, source))?;
-    let mut labels_told = 0;
     loop {
         if cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Err(Error::Cancelled);
         }
-        let mut batch = Batch { worker, ..Batch::default() };
+        let mut batch = reading.begin();
         let chunk = reader.read_chunk(&mut |row| {
             if shared.stop.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
             }
-            rule.record(row, &mut |record| batch.push(record))
+            reading.row(row, &mut batch)
         });
         let number = match chunk {
             Ok(Some(number)) => number,
@@ -253,9 +332,7 @@ fn work(
             Err(Error::Cancelled) if shared.stop.load(Ordering::Relaxed) => return Ok(()),
             Err(error) => return Err(error),
         };
-        batch.remarks = rule.remarks();
-        batch.new_labels = rule.key_labels().split_off(labels_told);
-        labels_told += batch.new_labels.len();
+        reading.end(&mut batch);
         let mut state = shared.lock();
         while number >= state.next + WINDOW && !shared.stop.load(Ordering::Relaxed) {
             state = shared.wait(state);

@@ -7,6 +7,10 @@ use crate::retention::ChainPart;
 /// How many findings of one report are listed; the rest are counted in `findings_total`.
 pub const MAX_LISTED_FINDINGS: usize = 1_000;
 
+/// How many chains a report lists where a format has very many short ones, unless the caller asks for more
+/// ([`VerifyOptions::max_chains`](crate::verify::VerifyOptions::max_chains)); `chains_total` counts them all.
+pub const MAX_LISTED_CHAINS: usize = 10_000;
+
 /// The three verdicts. "Cannot verify" is never called tampering and never called good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,6 +209,18 @@ pub struct ChainSummary {
     pub parts: Vec<ChainPart>,
 }
 
+/// How far the signatures of a clean report lead back to a trust anchor of the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trust {
+    /// Nothing is wrong, and at least one signature was made by a key that an anchor reaches.
+    Trusted,
+    /// Nothing is wrong, but the keys vouch for themselves: no anchor was given, or none made a signature.
+    Unanchored,
+    /// Something is wrong.
+    Failed,
+}
+
 /// The whole result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainReport {
@@ -218,6 +234,12 @@ pub struct ChainReport {
     pub records: u64,
     /// The chains, sorted by id.
     pub chains: Vec<ChainSummary>,
+    /// How many chains there are in all; more than are listed only where a format has very many short ones.
+    #[serde(default)]
+    pub chains_total: u64,
+    /// Whether a trust anchor stands behind the result, where the format knows trust anchors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// What is wrong, by chain and place; at most [`MAX_LISTED_FINDINGS`].
     pub findings: Vec<Finding>,
     /// How many findings there are in all.

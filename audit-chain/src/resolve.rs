@@ -213,6 +213,7 @@ fn searched(chain: &str, found: &Break, search: &Search) -> (FindingKind, String
 fn spell(link: Link) -> String {
     match link {
         Link::Genesis => "none (the beginning)".into(),
+        Link::Unstated => "not stated".into(),
         other => other.text(),
     }
 }

@@ -1,25 +1,27 @@
 //! Verifies the chains in a source: the one call behind every language and every backend.
 //!
 //! Streams in constant memory on all cores: [`crate::pipeline`] reads and hashes, the walk checks the links in
-//! order, a second pass is made only where links do not fit. The result is a [`ChainReport`];
+//! order, a second pass is made only where links do not fit; rows in another order than the chain's are sorted on disk first. The result is a [`ChainReport`];
 //! an error means that the source could not be read, never that it is wrong.
 
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
-use crate::error::Result;
-use crate::format::{ChainFormat, Companions, Link, Setup};
+use crate::error::{Error, Result};
+use crate::format::{ChainFormat, Companions, Link, Setup, Tables};
 use crate::keys::KeyRing;
-use crate::pipeline;
+use crate::order::{Sorted, Sorter};
+use crate::pipeline::{self, Batch};
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::retention::{self, Parts};
 use crate::source::RowSource;
-use crate::walk::{Break, ChainState, Walk};
+use crate::walk::{Break, ChainState, Standing, Walk};
 
 /// How often progress is told, in records.
 const PROGRESS_EVERY: u64 = 16_384;
@@ -31,6 +33,13 @@ pub struct VerifyOptions<'a> {
     pub threads: usize,
     /// The small tables that the format reads besides the rows, where the input has them.
     pub companions: Option<&'a Companions>,
+    /// The tables that the format reads besides the rows and that may be large; they go before `companions`.
+    pub tables: Option<&'a Tables<'a>>,
+    /// How many chains the report lists where a format has very many short ones; 0 means
+    /// [`MAX_LISTED_CHAINS`](crate::report::MAX_LISTED_CHAINS). A checkpoint wants all: `usize::MAX`.
+    pub max_chains: usize,
+    /// Where what does not fit in memory is sorted; `None` means the system's folder for temporary files.
+    pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
     /// A flag that stops the work.
@@ -48,6 +57,16 @@ impl std::fmt::Debug for VerifyOptions<'_> {
     }
 }
 
+impl VerifyOptions<'_> {
+    /// Returns how many threads read and hash.
+    pub(crate) fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            some => some,
+        }
+    }
+}
+
 /// Verifies every chain in `source`.
 ///
 /// # Errors
@@ -59,32 +78,22 @@ pub fn verify(
     keys: &KeyRing,
     options: &VerifyOptions<'_>,
 ) -> Result<ChainReport> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        some => some,
-    };
+    if let Some(report) = format.verify_whole(source, keys, options) {
+        return report;
+    }
+    let threads = options.thread_count();
     let points = options.checkpoint.map(|checkpoint| checkpoint.chains.clone()).unwrap_or_default();
     let none = Companions::new();
     let setup = Setup { keys, companions: options.companions.unwrap_or(&none) };
-    let mut walk = Walk::new(format, points);
-    let mut told = 0;
-    pipeline::run(source, format, &setup, threads, options.cancel, &mut |batch| {
-        walk.consume(batch, &|chain| format.start(chain, &setup))?;
-        if let Some(progress) = options.progress
-            && walk.records >= told + PROGRESS_EVERY
-        {
-            told = walk.records;
-            progress(told);
-        }
-        Ok(())
-    })?;
+    let work = Work { source, format, setup: &setup, threads, options };
+    let (mut walk, sorted) = work.walk(points)?;
     if let Some(progress) = options.progress {
         progress(walk.records);
     }
-    walk.close();
+    walk.close(format.seals());
     let fits = options.checkpoint.is_some_and(|checkpoint| checkpoint.format == format.name());
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
-    explain_breaks(source, format, &setup, threads, options, &mut walk)?;
+    work.explain_breaks(sorted, &mut walk)?;
     compare(options.checkpoint, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
     Ok(report(format, walk))
@@ -103,41 +112,92 @@ fn excuse(walk: &mut Walk) -> Vec<String> {
     whole
 }
 
-/// Reads the source again where links do not fit, and turns those places into findings.
-fn explain_breaks(
-    source: &dyn RowSource,
-    format: &dyn ChainFormat,
-    setup: &Setup<'_>,
+/// What all passes over the rows need.
+struct Work<'a> {
+    source: &'a dyn RowSource,
+    format: &'a dyn ChainFormat,
+    setup: &'a Setup<'a>,
     threads: usize,
-    options: &VerifyOptions<'_>,
-    walk: &mut Walk,
-) -> Result<()> {
-    let excused = |found: &Break, walk: &Walk| {
-        walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
-    };
-    let breaks = std::mem::take(&mut walk.breaks);
-    let breaks: Vec<Break> = breaks.into_iter().filter(|found| !excused(found, walk)).collect();
-    walk.breaks = breaks;
-    // Where the records are numbered and the link fits, nothing needs to be looked for.
-    let numbered = format.links().numbered;
-    let puzzling = |found: &Break| !numbered || (found.place > 1 && found.prev != found.head);
-    let mut search = None;
-    if walk.breaks.iter().any(puzzling) && source.rewind()? {
-        let mut questions = Search::new(walk);
-        pipeline::run(source, format, setup, threads, options.cancel, &mut |batch| {
-            questions.consume(&batch);
-            Ok(())
-        })?;
-        search = Some(questions);
+    options: &'a VerifyOptions<'a>,
+}
+
+impl Work<'_> {
+    /// Walks all records, in chain order: as they come while they come so, else sorted. A source that can
+    /// be read only once has no second try, so its records are kept at once.
+    fn walk(&self, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
+        let ordered = !self.format.order().is_empty();
+        if !ordered || self.source.rewind()? {
+            let mut walk = Walk::new(self.format, points.clone());
+            let mut told = 0;
+            match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
+                Err(_) if walk.disordered && self.source.rewind()? => {}
+                result => return result.map(|()| (walk, None)),
+            }
+        }
+        let mut sorter = Sorter::new(self.options.scratch);
+        self.read(&mut |batch| sorter.push(&batch))?;
+        let mut sorted = sorter.finish()?;
+        let mut walk = Walk::new(self.format, points);
+        let mut told = 0;
+        sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
+        Ok((walk, Some(sorted)))
     }
-    let breaks = std::mem::take(&mut walk.breaks);
-    for found in &breaks {
-        let id = walk.chains[found.chain].id.clone();
-        walk.report(resolve::explain(format.links(), &id, found, search.as_ref()));
+
+    /// Takes one batch into the walk.
+    fn step(&self, walk: &mut Walk, batch: Batch, told: &mut u64) -> Result<()> {
+        if self.options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(Error::Cancelled);
+        }
+        walk.consume(batch, &|chain| self.format.start(chain, self.setup))?;
+        if let Some(progress) = self.options.progress
+            && walk.records >= *told + PROGRESS_EVERY
+        {
+            *told = walk.records;
+            progress(*told);
+        }
+        Ok(())
     }
-    walk.breaks = breaks;
-    walk.findings_total += walk.breaks_more;
-    Ok(())
+
+    /// Reads one pass of the source.
+    fn read(&self, consume: &mut dyn FnMut(Batch) -> Result<()>) -> Result<()> {
+        pipeline::run(self.source, self.format, self.setup, self.threads, self.options.cancel, consume)
+    }
+
+    /// Reads the records again where links do not fit, and turns those places into findings.
+    fn explain_breaks(&self, sorted: Option<Sorted>, walk: &mut Walk) -> Result<()> {
+        let excused = |found: &Break, walk: &Walk| {
+            walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
+        };
+        let breaks = std::mem::take(&mut walk.breaks);
+        let breaks: Vec<Break> = breaks.into_iter().filter(|found| !excused(found, walk)).collect();
+        walk.breaks = breaks;
+        // Where the records are numbered and the link fits, nothing needs to be looked for.
+        let numbered = self.format.links().numbered;
+        let puzzling = |found: &Break| !numbered || (found.place > 1 && found.prev != found.head);
+        let mut search = None;
+        if walk.breaks.iter().any(puzzling) {
+            let mut questions = Search::new(walk);
+            let mut answer = |batch: Batch| {
+                questions.consume(&batch);
+                Ok(())
+            };
+            if let Some(mut sorted) = sorted {
+                sorted.replay(&mut answer)?;
+                search = Some(questions);
+            } else if self.source.rewind()? {
+                self.read(&mut answer)?;
+                search = Some(questions);
+            }
+        }
+        let breaks = std::mem::take(&mut walk.breaks);
+        for found in &breaks {
+            let id = walk.chains[found.chain].id.clone();
+            walk.report(resolve::explain(self.format.links(), &id, found, search.as_ref()));
+        }
+        walk.breaks = breaks;
+        walk.findings_total += walk.breaks_more;
+        Ok(())
+    }
 }
 
 /// Compares the chains with where they stood at the checkpoint.
@@ -169,7 +229,7 @@ fn compare(
     }
     for point in &checkpoint.chains {
         if let Some(chain) = walk.by_id(&point.id).filter(|chain| chain.excuse.is_none()) {
-            found.extend(compare_chain(point, chain));
+            found.extend(compare_chain(point, &chain.standing()));
         }
     }
     for finding in found {
@@ -180,7 +240,10 @@ fn compare(
 /// Says that a chain of the checkpoint is gone, and whether another carries its head.
 fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
     let head = Link::of_head(&point.head);
-    let heir = walk.chains.iter().find(|chain| chain.head == head && head != Link::Genesis);
+    let heir = walk
+        .chains
+        .iter()
+        .find(|chain| chain.head == head && !matches!(head, Link::Genesis | Link::Unstated));
     Finding {
         kind: FindingKind::MissingChain,
         chain: point.id.clone(),
@@ -197,7 +260,7 @@ fn missing_chain(point: &ChainPoint, walk: &Walk) -> Finding {
 }
 
 /// Says what differs between a chain and where it stood at the checkpoint.
-fn compare_chain(point: &ChainPoint, chain: &ChainState) -> Vec<Finding> {
+pub(crate) fn compare_chain(point: &ChainPoint, chain: &Standing) -> Vec<Finding> {
     let finding = |kind, expected: String, found: String, explains: String| Finding {
         kind,
         chain: point.id.clone(),
@@ -307,7 +370,9 @@ fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
         verdict,
         format: format.name().to_owned(),
         records: walk.records,
+        chains_total: chains.len() as u64,
         chains,
+        trust: None,
         findings: walk.findings,
         findings_total: walk.findings_total,
         notes: walk.notes,

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, HashMap};
 use sha2::{Digest as _, Sha256};
 
 use crate::checkpoint::ChainPoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{
-    ChainFormat, Conclusion, Link, LinkRules, PartRule, RUN_IDS, Remark, Run, RunKind, Seal, Start, Walked,
+    ChainFormat, Conclusion, Link, LinkRules, OrderKey, PartRule, RUN_IDS, Remark, Run, RunKind, Seal, Start,
+    Walked,
 };
 use crate::merkle::{Frontier, Hash};
 use crate::pipeline::{Batch, Entry};
@@ -89,6 +90,18 @@ pub(crate) struct AtPoint {
     pub(crate) faults: u64,
 }
 
+/// What is compared of a chain with where it stood at a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) records: u64,
+    pub(crate) head: Link,
+    pub(crate) at_point: Option<AtPoint>,
+    /// Where the checkpoint's head was met.
+    pub(crate) point_head_at: Option<u64>,
+    /// How many links do not fit.
+    pub(crate) breaks: u64,
+}
+
 /// The state of one chain.
 #[derive(Debug)]
 pub(crate) struct ChainState {
@@ -116,6 +129,8 @@ pub(crate) struct ChainState {
     pub(crate) point_head_at: Option<u64>,
     /// A predecessor that is allowed besides the head: the place before a record that did not fit.
     also: Option<Link>,
+    /// What the last record's content commits to, where that is not what it says.
+    heir: Option<Link>,
     last_break: Option<usize>,
     time: Option<i64>,
     clock_steps: u64,
@@ -132,6 +147,14 @@ pub(crate) struct ChainState {
     pub(crate) verified_by: Vec<VerifiedBy>,
     unsigned: Option<(u64, u64)>,
     unsigned_total: u64,
+    /// The last record's place in the chain order.
+    order: Option<OrderKey>,
+    /// How many records each key was used for: index into [`Walk::labels`], count.
+    keys: Vec<(u16, u64)>,
+    last_faulty: bool,
+    watch: Option<Link>,
+    watched: Option<u64>,
+    snapshot: Option<Sha256>,
 }
 
 /// Equal remarks of one chain.
@@ -168,6 +191,9 @@ pub(crate) struct Walk {
     /// How many records each key of `labels` was used for.
     key_records: Vec<u64>,
     worker_labels: HashMap<usize, Vec<u16>>,
+    snapshot_prefix: Vec<u8>,
+    /// A record came before one that stands before it in the chain order; the walk stopped there.
+    pub(crate) disordered: bool,
     pub(crate) records: u64,
 }
 
@@ -180,6 +206,8 @@ impl Walk {
             parts: format.parts(),
             runs: 0,
             runs_left_out: 0,
+            snapshot_prefix: format.snapshot_prefix().to_vec(),
+            disordered: false,
             chains: Vec::new(),
             by_id: HashMap::new(),
             points: points.into_iter().map(|point| (point.id.clone(), point)).collect(),
@@ -196,13 +224,25 @@ impl Walk {
     }
 
     /// Takes the next batch.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when the records are not in the chain order; [`Walk::disordered`] says so.
     pub(crate) fn consume(&mut self, batch: Batch, start: &dyn Fn(&str) -> Start) -> Result<()> {
         self.learn_labels(&batch);
         let chains: Vec<usize> = batch.chains.iter().map(|id| self.chain(id, start)).collect();
         let mut faults = batch.faults.iter().peekable();
+        let mut also = batch.also.iter().peekable();
+        let mut snapshots = batch.snapshots().peekable();
         let mut remarks = batch.remarks.iter().peekable();
         for (at, entry) in batch.entries.iter().enumerate() {
             let chain = chains[entry.chain as usize];
+            if entry.order.is_some() {
+                if entry.order < self.chains[chain].order {
+                    self.disordered = true;
+                    return Err(Error::Cancelled);
+                }
+                self.chains[chain].order = entry.order;
+            }
             let mut count = 0;
             while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
                 count += 1;
@@ -220,6 +260,13 @@ impl Walk {
                 });
             }
             self.step(chain, entry, count, &batch);
+            self.chains[chain].heir = also.next_if(|(of, _)| *of as usize == at).map(|(_, link)| *link);
+            if let Some((_, bytes)) = snapshots.next_if(|(of, _)| *of as usize == at) {
+                let prefix = &self.snapshot_prefix;
+                let digest =
+                    self.chains[chain].snapshot.get_or_insert_with(|| Sha256::new_with_prefix(prefix));
+                digest.update(bytes);
+            }
             while let Some(remark) = remarks.next_if(|remark| remark.record as usize == at) {
                 self.chains[chain].remark(entry, remark);
             }
@@ -255,7 +302,7 @@ impl Walk {
     }
 
     /// Ends the walk: closes the spans and writes the notes that need the whole chain.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, seals: bool) {
         for at in 0..self.chains.len() {
             self.close_stretch(at);
             let chain = &mut self.chains[at];
@@ -280,7 +327,7 @@ impl Walk {
                     ),
                 });
             }
-            if let Some((from, to)) = chain.unsigned {
+            if seals && let Some((from, to)) = chain.unsigned {
                 self.notes.push(Note {
                     kind: NoteKind::UnsignedSpan,
                     chain: chain.id.clone(),
@@ -303,6 +350,14 @@ impl Walk {
             last: chain.last,
             head: chain.head,
             signed: chain.signed,
+            records_by_key: chain
+                .keys
+                .iter()
+                .filter_map(|(key, count)| Some((self.labels.get(usize::from(*key))?.clone(), *count)))
+                .collect(),
+            last_faulty: chain.last_faulty,
+            watched: chain.watched,
+            snapshot: chain.snapshot.clone().map(|digest| digest.finalize().into()),
             times: chain.times,
             vouched: chain.vouched(),
             runs: std::mem::take(&mut chain.runs),
@@ -389,10 +444,11 @@ impl Walk {
                 entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(chain.stretch_from);
         }
         self.run(at, stretch, entry, batch);
-        if let Stretch::Key(key, _) = stretch
-            && let Some(count) = self.key_records.get_mut(usize::from(key))
-        {
-            *count += 1;
+        if let Stretch::Key(key, _) = stretch {
+            if let Some(count) = self.key_records.get_mut(usize::from(key)) {
+                *count += 1;
+            }
+            self.chains[at].count_key(key);
         }
         let numbered = self.rules.numbered;
         let chain = &mut self.chains[at];
@@ -400,7 +456,7 @@ impl Walk {
         let expected_number = chain.last.checked_add(1).filter(|_| numbered);
         // A record without a number is malformed, which is said of it; its place is judged by its link.
         let number_fits = !numbered || entry.number.is_none() || entry.number == expected_number;
-        let fits = entry.prev == chain.head && number_fits;
+        let fits = number_fits && (chain.head.admits(&entry.prev) || chain.heir == Some(entry.prev));
         if !fits {
             let bypass = chain.also == Some(entry.prev) && (!numbered || number_fits);
             if bypass && let Some(before) = chain.last_break {
@@ -520,6 +576,7 @@ impl ChainState {
             at_point: None,
             point_head_at: None,
             also: None,
+            heir: None,
             last_break: None,
             time: None,
             clock_steps: 0,
@@ -534,6 +591,31 @@ impl ChainState {
             verified_by: Vec::new(),
             unsigned: None,
             unsigned_total: 0,
+            order: None,
+            keys: Vec::new(),
+            last_faulty: false,
+            watch: start.watch,
+            watched: None,
+            snapshot: None,
+        }
+    }
+
+    /// Counts a use of a key.
+    fn count_key(&mut self, key: u16) {
+        match self.keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, count)) => *count += 1,
+            None => self.keys.push((key, 1)),
+        }
+    }
+
+    /// Returns what is compared with a checkpoint.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            records: self.records,
+            head: self.head,
+            at_point: self.at_point,
+            point_head_at: self.point_head_at,
+            breaks: self.breaks,
         }
     }
 
@@ -594,6 +676,10 @@ impl ChainState {
         self.last = entry.number.unwrap_or_else(|| self.last.saturating_add(1));
         self.head = entry.link;
         self.faults += faults;
+        self.last_faulty = faults > 0;
+        if self.watched.is_none() && self.watch == Some(entry.link) {
+            self.watched = Some(place);
+        }
         match entry.seal {
             Seal::None => {}
             Seal::Verified(_) | Seal::SelfVouched(_) => {
@@ -659,6 +745,7 @@ fn extend_links(links: &Hash, entry: &Entry) -> Hash {
                 digest.update([2]);
                 digest.update(value);
             }
+            Link::Unstated => digest.update([3]),
         }
     }
     digest.finalize().into()

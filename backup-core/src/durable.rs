@@ -296,6 +296,18 @@ impl DurableFile {
         Ok(())
     }
 
+    /// Syncs the file, gives it a name that must be free in the same directory, and syncs the directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken; what the system says. The file is then removed, unless only the
+    /// last step failed: it then has its name, but a power cut may take it.
+    pub fn finish_renamed(mut self, to: impl AsRef<Path>) -> Result<()> {
+        self.sync()?;
+        self.durable.rename_noreplace(&self.path, to)?;
+        self.disarm();
+        Ok(())
+    }
+
     /// Closes without removing.
     fn disarm(&mut self) {
         self.file = None;

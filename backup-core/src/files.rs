@@ -395,8 +395,8 @@ impl<W: Write> Walk<'_, W> {
                 return Err(changed(&path, &format!("from {} to {} bytes", version.size, now.size)));
             }
         }
-        let padding = version.size.next_multiple_of(BLOCK as u64) - version.size;
-        self.write(&[0; BLOCK][..usize::try_from(padding).unwrap_or(0)])?;
+        write_padding(self.tar.get_mut(), version.size)
+            .map_err(|error| Error::io("write", &self.source.path, error))?;
         self.stored.files += 1;
         self.stored.size_bytes += version.size;
         self.note_special_bits(metadata.mode(), name);
@@ -435,7 +435,6 @@ impl<W: Write> Walk<'_, W> {
         Ok(())
     }
 
-    /// Writes an entry's header; names and targets that do not fit stand before it as GNU `L` and `K` entries.
     fn entry(
         &mut self,
         kind: EntryType,
@@ -444,37 +443,8 @@ impl<W: Write> Walk<'_, W> {
         target: &[u8],
         size: u64,
     ) -> Result<()> {
-        let mut header = Header::new_gnu();
-        let fields = header.as_old_mut();
-        let (name_room, link_room) = (fields.name.len(), fields.linkname.len());
-        fields.name[..name.len().min(name_room)].copy_from_slice(&name[..name.len().min(name_room)]);
-        fields.linkname[..target.len().min(link_room)]
-            .copy_from_slice(&target[..target.len().min(link_room)]);
-        header.set_entry_type(kind);
-        header.set_mode(attributes.mode & 0o777);
-        header.set_uid(attributes.owner.into());
-        header.set_gid(attributes.group.into());
-        header.set_mtime(attributes.seconds);
-        header.set_size(size);
-        header.set_cksum();
-        for (long, room, kind) in [(name, name_room, b'L'), (target, link_room, b'K')] {
-            if long.len() > room {
-                let mut extension = Header::new_gnu();
-                extension.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
-                extension.set_entry_type(EntryType::new(kind));
-                extension.set_mode(0o644);
-                extension.set_uid(0);
-                extension.set_gid(0);
-                extension.set_mtime(0);
-                extension.set_size(long.len() as u64 + 1);
-                extension.set_cksum();
-                let mut data = long.to_vec();
-                data.resize((long.len() + 1).next_multiple_of(BLOCK), 0);
-                self.write(extension.as_bytes())?;
-                self.write(&data)?;
-            }
-        }
-        self.write(header.as_bytes())
+        write_header(self.tar.get_mut(), kind, name, attributes, target, size)
+            .map_err(|error| Error::io("write", &self.source.path, error))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -499,11 +469,11 @@ impl<W: Write> Walk<'_, W> {
 }
 
 /// What an entry's header says besides names and size.
-struct Attributes {
-    mode: u32,
-    seconds: u64,
-    owner: u32,
-    group: u32,
+pub(crate) struct Attributes {
+    pub(crate) mode: u32,
+    pub(crate) seconds: u64,
+    pub(crate) owner: u32,
+    pub(crate) group: u32,
 }
 
 impl Attributes {
@@ -512,6 +482,53 @@ impl Attributes {
         let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
         Self { mode: metadata.mode(), seconds, owner: metadata.uid(), group: metadata.gid() }
     }
+}
+
+/// Writes an entry's header; names and targets that do not fit stand before it as GNU `L` and `K` entries.
+pub(crate) fn write_header(
+    out: &mut impl Write,
+    kind: EntryType,
+    name: &[u8],
+    attributes: &Attributes,
+    target: &[u8],
+    size: u64,
+) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    let fields = header.as_old_mut();
+    let (name_room, link_room) = (fields.name.len(), fields.linkname.len());
+    fields.name[..name.len().min(name_room)].copy_from_slice(&name[..name.len().min(name_room)]);
+    fields.linkname[..target.len().min(link_room)].copy_from_slice(&target[..target.len().min(link_room)]);
+    header.set_entry_type(kind);
+    header.set_mode(attributes.mode & 0o777);
+    header.set_uid(attributes.owner.into());
+    header.set_gid(attributes.group.into());
+    header.set_mtime(attributes.seconds);
+    header.set_size(size);
+    header.set_cksum();
+    for (long, room, kind) in [(name, name_room, b'L'), (target, link_room, b'K')] {
+        if long.len() > room {
+            let mut extension = Header::new_gnu();
+            extension.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
+            extension.set_entry_type(EntryType::new(kind));
+            extension.set_mode(0o644);
+            extension.set_uid(0);
+            extension.set_gid(0);
+            extension.set_mtime(0);
+            extension.set_size(long.len() as u64 + 1);
+            extension.set_cksum();
+            let mut data = long.to_vec();
+            data.resize((long.len() + 1).next_multiple_of(BLOCK), 0);
+            out.write_all(extension.as_bytes())?;
+            out.write_all(&data)?;
+        }
+    }
+    out.write_all(header.as_bytes())
+}
+
+/// Fills an entry's data up to a whole block.
+pub(crate) fn write_padding(out: &mut impl Write, size: u64) -> io::Result<()> {
+    let padding = size.next_multiple_of(BLOCK as u64) - size;
+    out.write_all(&[0; BLOCK][..usize::try_from(padding).unwrap_or(0)])
 }
 
 /// Reads a small file; false when it is not what it was when it was opened.

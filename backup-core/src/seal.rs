@@ -8,8 +8,9 @@
 //! inside one binary age file (c2sp.org/age), named `NAME.zst.age`. So `age -d | zstd -d | sha256sum` gives
 //! the recorded digest of the plain bytes, and `sha256sum` of the file that of the stored bytes.
 //!
-//! Constant memory (measured under 64 MiB with four workers). Plain bytes are hashed in the thread that
-//! writes while zstd's own workers compress; stored bytes, of which there are fewer, are hashed there too.
+//! Constant memory: some 17 MiB with two compression threads, 8 MiB for each further one. zstd's own threads
+//! compress and, on four cores or more, one more hashes the plain bytes, while the thread that writes only
+//! hands over; it hashes the stored bytes, of which there are fewer. A reader hashes beside decompression.
 //! A writer that is dropped or fails gives no [`Sealed`], so nothing can be recorded for it.
 
 use std::fmt;
@@ -19,7 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use age::stream::{StreamReader, StreamWriter};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation as _, OutBuffer};
 use zstd::stream::{write, zio};
 
@@ -27,6 +27,7 @@ use crate::context::{Context, Progress};
 use crate::encrypt::{Identities, Recipients};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Digest;
+use crate::tally::{Stored, Tally, TallyBeside};
 
 /// The suffix of a compressed object.
 pub const SUFFIX_PLAIN: &str = ".zst";
@@ -102,42 +103,6 @@ impl SealOptions {
     }
 }
 
-/// Counts and hashes a stream.
-#[derive(Default, Clone)]
-struct Tally {
-    size: u64,
-    hash: Sha256,
-}
-
-impl Tally {
-    fn update(&mut self, bytes: &[u8]) {
-        self.size += bytes.len() as u64;
-        self.hash.update(bytes);
-    }
-
-    fn finish(self) -> (u64, Digest) {
-        (self.size, Digest(self.hash.finalize().into()))
-    }
-}
-
-/// Digests what passes on its way to storage.
-struct Stored<W> {
-    out: W,
-    tally: Tally,
-}
-
-impl<W: Write> Write for Stored<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(buf)?;
-        self.tally.update(&buf[..written.min(buf.len())]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// Where the zstd frame goes.
 enum Target<W: Write> {
     Plain(Stored<W>),
@@ -166,7 +131,7 @@ pub struct SealWriter<W: Write> {
     encoder: write::Encoder<'static, Target<W>>,
     /// Small writes gathered, so that hash and compressor see large ones.
     gathered: Vec<u8>,
-    plain: Tally,
+    plain: TallyBeside,
     pledged: Option<u64>,
     failed: bool,
     told: u64,
@@ -208,7 +173,7 @@ impl<W: Write> SealWriter<W> {
         }
         raw.set_pledged_src_size(options.pledged_size).map_err(zstd_error)?;
 
-        let stored = Stored { out, tally: Tally::default() };
+        let stored = Stored::new(out);
         let target = match &options.recipients {
             None => Target::Plain(stored),
             Some(recipients) => {
@@ -221,7 +186,8 @@ impl<W: Write> SealWriter<W> {
             object: object.to_owned(),
             encoder,
             gathered: Vec::with_capacity(BUFFER),
-            plain: Tally::default(),
+            // The thread pays beside two compressing ones and this one.
+            plain: TallyBeside::new(4),
             pledged: options.pledged_size,
             failed: false,
             told: 0,
@@ -243,9 +209,9 @@ impl<W: Write> SealWriter<W> {
         let gathered = std::mem::take(&mut self.gathered);
         self.consume(&gathered).map_err(named)?;
         if let Some(pledged) = self.pledged
-            && pledged != self.plain.size
+            && pledged != self.plain.size()
         {
-            let message = format!("{object}: expected {pledged} bytes, got {}", self.plain.size);
+            let message = format!("{object}: expected {pledged} bytes, got {}", self.plain.size());
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         let target = self.encoder.finish().map_err(named)?;
@@ -253,7 +219,7 @@ impl<W: Write> SealWriter<W> {
             Target::Plain(stored) => stored,
             Target::Age(age) => age.finish().map_err(named)?,
         };
-        let (size_bytes, sha256) = self.plain.finish();
+        let (size_bytes, sha256) = self.plain.finish()?;
         let (stored_size_bytes, stored_sha256) = stored.tally.finish();
         Ok((Sealed { size_bytes, sha256, stored_size_bytes, stored_sha256 }, stored.out))
     }
@@ -264,9 +230,9 @@ impl<W: Write> SealWriter<W> {
             self.encoder.write_all(piece)?;
             self.plain.update(piece);
         }
-        if self.plain.size >= self.told + PROGRESS_STEP {
-            self.told = self.plain.size;
-            let (done, total) = (self.plain.size, self.pledged);
+        if self.plain.size() >= self.told + PROGRESS_STEP {
+            self.told = self.plain.size();
+            let (done, total) = (self.plain.size(), self.pledged);
             self.ctx.progress(Progress { stage: "store", object: &self.object, done, total, unit: "bytes" });
         }
         Ok(())
@@ -354,7 +320,7 @@ pub struct OpenReader<R> {
     pending: bool,
     started: bool,
     frame_done: bool,
-    plain: Tally,
+    plain: TallyBeside,
     stored: Arc<Mutex<Tally>>,
     expected: Option<Sealed>,
     outcome: Option<Sealed>,
@@ -399,7 +365,7 @@ impl<R: Read> OpenReader<R> {
             pending: false,
             started: false,
             frame_done: false,
-            plain: Tally::default(),
+            plain: TallyBeside::new(2),
             stored,
             expected: options.expected,
             outcome: None,
@@ -420,7 +386,7 @@ impl<R: Read> OpenReader<R> {
     }
 
     fn damaged(&self, why: impl fmt::Display) -> Error {
-        let message = format!("{}: after {} plain bytes: {why}", self.object, self.plain.size);
+        let message = format!("{}: after {} plain bytes: {why}", self.object, self.plain.size());
         Error::new(ErrorKind::Corrupt, message)
             .with_hint("the object is damaged: restore from another backup")
     }
@@ -509,9 +475,9 @@ impl<R: Read> OpenReader<R> {
             if given > 0 {
                 self.plain.update(&buf[..given]);
                 if let Some(expected) = &self.expected
-                    && self.plain.size > expected.size_bytes
+                    && self.plain.size() > expected.size_bytes
                 {
-                    let found = format!("at least {}", self.plain.size);
+                    let found = format!("at least {}", self.plain.size());
                     return Err(self.digest("size in bytes", expected.size_bytes, found));
                 }
                 return Ok(given);
@@ -525,7 +491,8 @@ impl<R: Read> OpenReader<R> {
     }
 
     fn check_end(&mut self) -> Result<()> {
-        let (size_bytes, sha256) = std::mem::take(&mut self.plain).finish();
+        let (size_bytes, sha256) =
+            std::mem::replace(&mut self.plain, TallyBeside::new(usize::MAX)).finish()?;
         let stored = std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner));
         let (stored_size_bytes, stored_sha256) = stored.finish();
         let found = Sealed { size_bytes, sha256, stored_size_bytes, stored_sha256 };
@@ -604,309 +571,4 @@ fn compare(object: &str, expected: &Sealed, found: &Sealed, plain: bool) -> Resu
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::context::Cancel;
-
-    fn seal(plain: &[u8], options: &SealOptions) -> (Sealed, Vec<u8>) {
-        let mut writer = SealWriter::new("object", Vec::new(), options, &Context::new()).unwrap();
-        writer.write_all(plain).unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn open(stored: &[u8], options: &OpenOptions) -> Result<Vec<u8>> {
-        let mut reader = OpenReader::new("object", stored, options, &Context::new())?;
-        let mut plain = Vec::new();
-        reader.read_to_end(&mut plain).map_err(|error| Error::io("read", "object", error))?;
-        reader.finish().map(|_| plain)
-    }
-
-    fn both(identities: &Identities) -> [(SealOptions, OpenOptions); 2] {
-        let sealing =
-            SealOptions { recipients: Some(identities.recipients().unwrap()), ..Default::default() };
-        let opening = OpenOptions { encrypted: true, identities: identities.clone(), expected: None };
-        [Default::default(), (sealing, opening)]
-    }
-
-    /// Compresses to about a third, and differs everywhere.
-    fn text(size: usize) -> Vec<u8> {
-        (0_u64..)
-            .flat_map(|n| format!("{}\t{n}\n", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).into_bytes())
-            .take(size)
-            .collect()
-    }
-
-    #[test]
-    fn what_is_sealed_opens_and_the_figures_are_true() {
-        let identities = Identities::generate();
-        for (sealing, opening) in both(&identities) {
-            for size in [0, 1, 5, BUFFER - 1, BUFFER, BUFFER + 1, 5 * BUFFER + 3] {
-                let plain = text(size);
-                let (sealed, stored) = seal(&plain, &sealing);
-                assert_eq!(sealed.size_bytes, size as u64);
-                assert_eq!(sealed.sha256, Digest::of(&plain));
-                assert_eq!(sealed.stored_size_bytes, stored.len() as u64);
-                assert_eq!(sealed.stored_sha256, Digest::of(&stored));
-                let opening = OpenOptions { expected: Some(sealed), ..opening.clone() };
-                assert_eq!(open(&stored, &opening).unwrap(), plain, "{size}");
-            }
-        }
-    }
-
-    #[test]
-    fn small_and_large_writes_give_the_same_object() {
-        let plain = text(3 * BUFFER);
-        let (sealed, stored) = seal(&plain, &SealOptions::default());
-        let mut writer =
-            SealWriter::new("object", Vec::new(), &SealOptions::default(), &Context::new()).unwrap();
-        for piece in plain.chunks(777) {
-            writer.write_all(piece).unwrap();
-        }
-        let (again, bytes) = writer.finish().unwrap();
-        assert_eq!(sealed, again);
-        assert_eq!(stored, bytes);
-    }
-
-    #[test]
-    fn threads_do_not_change_the_plain_bytes() {
-        let plain = text(9 << 20);
-        for workers in [0, 1, 3] {
-            let options = SealOptions { workers: Some(workers), ..Default::default() };
-            let (sealed, stored) = seal(&plain, &options);
-            let opening = OpenOptions { expected: Some(sealed), ..Default::default() };
-            assert_eq!(open(&stored, &opening).unwrap(), plain);
-        }
-    }
-
-    #[test]
-    fn a_pledged_size_must_be_kept() {
-        for (pledged, size) in [(10, 9), (10, 11), (3 << 20, 1 << 20), (1 << 20, 3 << 20)] {
-            let options = SealOptions { pledged_size: Some(pledged), ..Default::default() };
-            let mut writer = SealWriter::new("object", Vec::new(), &options, &Context::new()).unwrap();
-            let wrote = writer.write_all(&text(size));
-            let ended =
-                wrote.map_err(|error| Error::io("write", "object", error)).and_then(|()| writer.finish());
-            assert!(ended.is_err(), "{pledged} {size}");
-        }
-        let (_, stored) = seal(&text(5), &SealOptions { pledged_size: Some(5), ..Default::default() });
-        assert_eq!(zstd::zstd_safe::get_frame_content_size(&stored).unwrap(), Some(5));
-    }
-
-    #[test]
-    fn every_object_carries_zstds_checksum() {
-        for workers in [0, 2] {
-            let (_, stored) = seal(b"x", &SealOptions { workers: Some(workers), ..Default::default() });
-            assert_eq!(stored[..4], [0x28, 0xB5, 0x2F, 0xFD]);
-            assert_eq!(stored[4] & 4, 4);
-        }
-    }
-
-    #[test]
-    fn levels_out_of_range_are_refused() {
-        for level in [0, -1, 20, 22] {
-            let options = SealOptions { level, ..Default::default() };
-            let error = SealWriter::new("object", Vec::new(), &options, &Context::new()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        }
-    }
-
-    #[test]
-    fn cut_followed_and_foreign_objects_are_damage() {
-        let identities = Identities::generate();
-        for (sealing, opening) in both(&identities) {
-            let (_, stored) = seal(&text(300_000), &sealing);
-            for cut in [0, 1, 4, 5, 100, stored.len() / 2, stored.len() - 4, stored.len() - 1] {
-                let error = open(&stored[..cut], &opening).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "{cut}: {error}");
-            }
-            for more in [b"x".as_slice(), &stored, &[0; 70_000], &[0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0]] {
-                let followed = [&stored, more].concat();
-                let error = open(&followed, &opening).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-            }
-        }
-        // Two frames inside one age file; a skippable frame first; a frame without checksum.
-        let (_, frame) = seal(b"plain", &SealOptions::default());
-        let twice = [frame.clone(), frame.clone()].concat();
-        let skippable = [&[0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0], frame.as_slice()].concat();
-        let unchecked = zstd::encode_all(&b"plain"[..], 3).unwrap();
-        for stored in [twice, skippable, unchecked] {
-            assert_eq!(open(&stored, &OpenOptions::default()).unwrap_err().kind(), ErrorKind::Corrupt);
-        }
-    }
-
-    #[test]
-    fn a_wrong_identity_is_a_rejected_key_that_names_the_object_and_its_recipients() {
-        let (one, two, other) = (Identities::generate(), Identities::generate(), Identities::generate());
-        let mut owners = one.clone();
-        owners.extend(two.clone());
-        let sealing = SealOptions { recipients: Some(owners.recipients().unwrap()), ..Default::default() };
-        let (_, stored) = seal(b"plain", &sealing);
-        for identities in [one, two] {
-            let opening = OpenOptions { encrypted: true, identities, expected: None };
-            assert_eq!(open(&stored, &opening).unwrap(), b"plain");
-        }
-        for (identities, have) in [(other, "none of the 1 "), (Identities::none(), "none of the 0 ")] {
-            let opening = OpenOptions { encrypted: true, identities, expected: None };
-            let error = open(&stored, &opening).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::KeyRejected);
-            let text = error.to_string();
-            assert!(text.contains("object") && text.contains(have) && text.contains("2 X25519"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_recorded_figure_that_differs_is_named() {
-        let (sealed, stored) = seal(b"plain", &SealOptions::default());
-        let zero = Digest([0; 32]);
-        let cases = [
-            (Sealed { size_bytes: 4, ..sealed }, "size in bytes"),
-            (Sealed { size_bytes: 6, ..sealed }, "size in bytes"),
-            (Sealed { sha256: zero, ..sealed }, "sha256"),
-            (Sealed { stored_size_bytes: 1, ..sealed }, "size of the stored bytes"),
-            (Sealed { stored_sha256: zero, ..sealed }, "sha256 of the stored bytes"),
-        ];
-        for (expected, name) in cases {
-            let opening = OpenOptions { expected: Some(expected), ..Default::default() };
-            match open(&stored, &opening).unwrap_err() {
-                Error::Digest { object, what, .. } => assert_eq!((object.as_str(), what), ("object", name)),
-                other => panic!("{other}"),
-            }
-            let stored_only = check_stored("object", stored.as_slice(), &expected, &Context::new());
-            assert_eq!(stored_only.is_err(), name.contains("stored"), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_reader_that_stops_early_has_the_rest_checked_by_finish() {
-        let (sealed, stored) = seal(&text(1 << 20), &SealOptions::default());
-        let opening = OpenOptions { expected: Some(sealed), ..Default::default() };
-        let mut reader = OpenReader::new("object", stored.as_slice(), &opening, &Context::new()).unwrap();
-        reader.read_exact(&mut [0; 10]).unwrap();
-        assert_eq!(reader.finish().unwrap(), sealed);
-    }
-
-    #[test]
-    fn cancelling_stops_both_directions_with_its_own_kind() {
-        let cancel = Cancel::new();
-        let ctx = Context::new().with_cancel(cancel.clone());
-        let (_, stored) = seal(&text(1 << 20), &SealOptions::default());
-        let mut writer = SealWriter::new("object", Vec::new(), &SealOptions::default(), &ctx).unwrap();
-        let mut reader = OpenReader::new("object", stored.as_slice(), &OpenOptions::default(), &ctx).unwrap();
-        cancel.cancel();
-        let wrote = writer.write_all(&text(1 << 20)).map_err(|error| Error::io("write", "object", error));
-        assert!(matches!(wrote, Err(Error::Cancelled)));
-        assert!(writer.finish().is_err());
-        let read = reader.read(&mut [0; 10]).map_err(|error| Error::io("read", "object", error));
-        assert!(matches!(read, Err(Error::Cancelled)));
-    }
-
-    #[test]
-    fn a_failed_output_fails_the_object_with_the_outputs_own_error() {
-        struct Full(usize);
-        impl Write for Full {
-            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-                if self.0 < buf.len() {
-                    return Err(Error::io("write", "/the/path", io::ErrorKind::StorageFull.into()).into());
-                }
-                self.0 -= buf.len();
-                Ok(buf.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let identities = Identities::generate();
-        for (sealing, _) in both(&identities) {
-            let mut writer = SealWriter::new("object", Full(100_000), &sealing, &Context::new()).unwrap();
-            let ended = writer
-                .write_all(&text(8 << 20))
-                .map_err(|error| Error::io("write", "object", error))
-                .and_then(|()| writer.finish().map(drop));
-            let error = ended.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-            assert!(error.to_string().contains("/the/path"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_failing_input_is_not_called_damage() {
-        struct Broken;
-        impl Read for Broken {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::PermissionDenied.into())
-            }
-        }
-        let identities = Identities::generate();
-        for (sealing, opening) in both(&identities) {
-            let (_, stored) = seal(&text(1 << 20), &sealing);
-            let input = stored[..stored.len() / 2].chain(Broken);
-            let reader = OpenReader::new("object", input, &opening, &Context::new()).unwrap();
-            assert_eq!(reader.finish().unwrap_err().kind(), ErrorKind::Permission);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-
-        #[test]
-        fn any_flipped_bit_is_noticed_when_the_digest_is_known(size in 0_usize..200_000, at: prop::sample::Index, bit in 0_u8..8) {
-            let identities = Identities::generate();
-            for (sealing, opening) in both(&identities) {
-                let (sealed, mut stored) = seal(&text(size), &sealing);
-                let at = at.index(stored.len());
-                stored[at] ^= 1 << bit;
-                let opening = OpenOptions { expected: Some(sealed), ..opening.clone() };
-                prop_assert!(open(&stored, &opening).is_err());
-                prop_assert!(check_stored("object", stored.as_slice(), &sealed, &Context::new()).is_err());
-            }
-        }
-
-        #[test]
-        fn any_flipped_bit_of_an_encrypted_object_is_noticed_without_a_digest(size in 0_usize..200_000, at: prop::sample::Index, bit in 0_u8..8) {
-            let identities = Identities::generate();
-            let [_, (sealing, opening)] = both(&identities);
-            let (_, mut stored) = seal(&text(size), &sealing);
-            let at = at.index(stored.len());
-            stored[at] ^= 1 << bit;
-            prop_assert!(open(&stored, &opening).is_err());
-        }
-
-        /// Some header bits (the window's size) say nothing about the content: a flip there may pass
-        /// without a digest, but never with another content.
-        #[test]
-        fn a_flipped_bit_of_a_plain_object_never_gives_other_bytes_without_a_digest(size in 0_usize..200_000, at: prop::sample::Index, bit in 0_u8..8) {
-            let plain = text(size);
-            let (_, mut stored) = seal(&plain, &SealOptions::default());
-            let at = at.index(stored.len());
-            stored[at] ^= 1 << bit;
-            if let Ok(found) = open(&stored, &OpenOptions::default()) {
-                prop_assert_eq!(at, 5, "outside the window descriptor");
-                prop_assert_eq!(found, plain);
-            }
-        }
-    }
-
-    #[test]
-    fn every_single_flipped_bit_of_a_small_object_is_noticed() {
-        let identities = Identities::generate();
-        for (sealing, opening) in both(&identities) {
-            let plain = text(40);
-            let (sealed, stored) = seal(&plain, &sealing);
-            let known = OpenOptions { expected: Some(sealed), ..opening.clone() };
-            for at in 0..stored.len() * 8 {
-                let mut flipped = stored.clone();
-                flipped[at / 8] ^= 1 << (at % 8);
-                assert!(open(&flipped, &known).is_err(), "bit {at}");
-                if let Ok(found) = open(&flipped, &opening) {
-                    assert_eq!((at / 8, &found), (5, &plain), "bit {at}");
-                }
-            }
-        }
-    }
 }

@@ -125,6 +125,7 @@ impl RecordRule for Rule {
             time: at.as_text().and_then(parse_time),
             seal,
             faults,
+            ..Record::default()
         })
     }
 

@@ -9,5 +9,6 @@ mod documents;
 mod merkle;
 mod native;
 mod note;
+mod order;
 mod signature;
 mod vectors;

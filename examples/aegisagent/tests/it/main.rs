@@ -1,9 +1,8 @@
 //! The service over real HTTP on 127.0.0.1, and the loader.
+#![cfg(test)]
 
 mod backup;
-#[cfg(test)]
 mod chains;
 mod generate;
 mod receipts;
-#[cfg(test)]
 mod service;
