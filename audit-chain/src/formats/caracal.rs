@@ -23,7 +23,7 @@ use super::caracal_hmac::{AuditKeys, judge};
 use crate::canonical::{RowForm, push_int, push_value};
 use crate::error::{Error, Result};
 use crate::format::{
-    ChainFormat, Conclusion, Fault, Link, LinkRules, PartRule, Record, RecordRule, Remark, Setup,
+    ChainFormat, Conclusion, Fault, Link, LinkRules, OrderKey, PartRule, Record, RecordRule, Remark, Setup,
 };
 use crate::report::{Finding, FindingKind, Note, NoteKind};
 use crate::timestamp::{Instant, month_name, month_start};
@@ -298,6 +298,8 @@ impl RecordRule for Rule {
             time,
             seal,
             faults,
+            order: number.map(OrderKey::of_number),
+            ..Record::default()
         })?;
         self.emitted += 1;
         Ok(())

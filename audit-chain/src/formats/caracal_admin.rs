@@ -18,7 +18,9 @@ use super::caracal::{SEPARATOR, edited, malformed, push_text, refuse_others};
 use super::caracal_hmac::{AuditKeys, judge};
 use crate::canonical::{RowForm, push_string};
 use crate::error::Result;
-use crate::format::{ChainFormat, Conclusion, Fault, Link, LinkRules, Record, RecordRule, Remark, Setup};
+use crate::format::{
+    ChainFormat, Conclusion, Fault, Link, LinkRules, OrderKey, Record, RecordRule, Remark, Setup,
+};
 use crate::json_tree::{Json, Members};
 use crate::report::NoteKind;
 use crate::timestamp::Instant;
@@ -220,6 +222,8 @@ impl RecordRule for Rule {
             time: time.map(Instant::micros),
             seal,
             faults,
+            order: number.map(OrderKey::of_number),
+            ..Record::default()
         })?;
         self.emitted += 1;
         Ok(())

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::format::{Conclusion, Fault, Run, RunKind, Seal, Walked};
+use crate::format::{Conclusion, Fault, Link, Run, RunKind, Seal, Walked};
 use crate::keys::KeyRing;
 use crate::report::{Finding, FindingKind, Note, NoteKind};
 use crate::value::Value;
@@ -88,9 +88,7 @@ impl AuditKeys {
             Value::Text(digits) => digits,
             _ => "",
         };
-        let mut mac = [0_u8; 32];
-        let lowercase = !digits.bytes().any(|byte| byte.is_ascii_uppercase());
-        if !lowercase || hex::decode_to_slice(digits, &mut mac).is_err() {
+        let Link::Digest(mac) = Link::of_text(digits) else {
             faults.push(Fault {
                 kind: FindingKind::SignatureInvalid,
                 expected: Some("64 lowercase hexadecimal digits, or nothing".into()),
@@ -98,7 +96,7 @@ impl AuditKeys {
                 explains: "chain_hmac is no HMAC".into(),
             });
             return Seal::Bad;
-        }
+        };
         if self.keys.is_empty() {
             return Seal::Unasked;
         }
