@@ -9,10 +9,15 @@ use crate::value::Columns;
 
 pub mod aegisagent;
 pub mod agledger;
+pub mod caracal;
+pub mod caracal_admin;
+mod caracal_drift;
+pub mod caracal_hmac;
 pub mod native;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "agledger", "native"];
+pub const NAMES: &[&str] =
+    &["aegisagent", "aegisagent-policy", "agledger", "caracal", "caracal-admin", "native"];
 
 /// Returns a built-in format by its name.
 ///
@@ -23,6 +28,8 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
         "agledger" => Ok(Arc::new(agledger::Agledger)),
+        "caracal" => Ok(Arc::new(caracal::Caracal)),
+        "caracal-admin" => Ok(Arc::new(caracal_admin::CaracalAdmin)),
         "native" => Ok(Arc::new(native::Native)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",

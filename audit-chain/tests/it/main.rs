@@ -5,6 +5,7 @@
 
 mod aegisagent;
 mod agledger;
+mod caracal;
 mod documents;
 mod merkle;
 mod native;

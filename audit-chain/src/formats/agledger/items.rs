@@ -286,6 +286,7 @@ fn put_option(out: &mut Vec<u8>, text: Option<&str>) {
 fn put_link(out: &mut Vec<u8>, link: Link) {
     match link {
         Link::Genesis => out.push(0),
+        Link::Unstated => out.push(3),
         Link::Digest(digest) => {
             out.push(1);
             out.extend_from_slice(&digest);
@@ -328,7 +329,8 @@ impl Reader<'_> {
         Some(match self.byte()? {
             0 => Link::Genesis,
             1 => Link::Digest(self.array()?),
-            _ => Link::Other(self.array()?),
+            2 => Link::Other(self.array()?),
+            _ => Link::Unstated,
         })
     }
 }

@@ -161,13 +161,13 @@ impl RecordRule for Rule {
             prev: item.prev,
             link: item.link,
             leaf: item.row_leaf,
-            time: None,
             seal: match item.signed {
                 Signed::No => Seal::None,
                 Signed::By(key) | Signed::Accounted(key) => Seal::Verified(key),
                 Signed::Unproven => Seal::Bad,
             },
             faults: faults.collect(),
+            ..Record::default()
         })
     }
 
