@@ -9,9 +9,10 @@ use crate::value::Columns;
 
 pub mod aegisagent;
 pub mod native;
+pub mod z4j;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native", "z4j"];
 
 /// Returns a built-in format by its name.
 ///
@@ -22,6 +23,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
         "native" => Ok(Arc::new(native::Native)),
+        "z4j" => Ok(Arc::new(z4j::Z4j)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")
