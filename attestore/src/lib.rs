@@ -3,10 +3,17 @@
 //! Each verb is a function with an options struct; results serialize to the JSON that the command line prints.
 //! A Rust service that needs only one backend can use `backup-core` and that backend's crate directly.
 
+pub mod aside;
+pub mod backup;
 pub mod chain;
+pub mod contents;
 pub mod doctor;
+pub mod drill;
 pub mod input;
 pub mod keys;
+pub mod repository;
+pub mod restore;
+pub mod verify;
 
 pub use backup_core::context::{Cancel, Context, Progress};
 pub use backup_core::error::{Error, ErrorKind, Result};

@@ -31,38 +31,28 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Reports whether any of eight bytes must be escaped: below 0x20, a quote or a backslash.
+/// Reports whether a byte must be escaped: below 0x20, a quote or a backslash.
 #[inline]
-const fn word_needs_escape(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = word ^ (ONES * b'"' as u64);
-    let quote = quote.wrapping_sub(ONES) & !quote;
-    let slash = word ^ (ONES * b'\\' as u64);
-    let slash = slash.wrapping_sub(ONES) & !slash;
-    (control | quote | slash) & HIGH != 0
+const fn needs_escape(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 /// Returns how many leading bytes need no escape.
 #[inline]
 fn plain_prefix(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let mut word = [0_u8; 8];
-        word.copy_from_slice(chunk);
-        if word_needs_escape(u64::from_le_bytes(word)) {
-            break;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = bytes.get(at) {
-        if byte < 0x20 || byte == b'"' || byte == b'\\' {
-            break;
-        }
-        at += 1;
-    }
-    at
+    let long = plain_lanes::<32>(bytes);
+    let rest = bytes.get(long..).unwrap_or_default();
+    let short = plain_lanes::<8>(rest);
+    let tail = rest.get(short..).unwrap_or_default();
+    long + short + tail.iter().take_while(|byte| !needs_escape(**byte)).count()
+}
+
+/// Returns the length of the leading lanes of `N` bytes that need no escape.
+#[inline]
+fn plain_lanes<const N: usize>(bytes: &[u8]) -> usize {
+    // Without a branch inside a lane the compiler compares it as one vector.
+    let plain = |lane: &&[u8; N]| !lane.iter().fold(false, |found, byte| found | needs_escape(*byte));
+    bytes.as_chunks::<N>().0.iter().take_while(plain).count() * N
 }
 
 /// Appends the inside of a JSON string.
@@ -152,6 +142,8 @@ pub struct RowForm {
     /// The same names, to merge members that are no column.
     names: Vec<String>,
     buffer: Vec<u8>,
+    /// Where each column's value stands in the buffer, by its place in the row.
+    values: Vec<(usize, usize)>,
 }
 
 impl RowForm {
@@ -171,13 +163,20 @@ impl RowForm {
             })
             .collect();
         let names = sorted.into_iter().map(|(_, name)| name.clone()).collect();
-        Self { members, names, buffer: vec![0] }
+        Self { members, names, buffer: vec![0], values: vec![(0, 0); columns.names().len()] }
     }
 
     /// Writes the row and returns its line, without a line end. Valid until the next call.
     pub fn line(&mut self, row: &Row<'_>) -> &[u8] {
         self.write(row);
         &self.buffer[1..]
+    }
+
+    /// Returns the canonical bytes of one column of the row that was written last; empty where it had none.
+    #[must_use]
+    pub fn value(&self, column: Option<usize>) -> &[u8] {
+        let span = column.and_then(|at| self.values.get(at)).copied().unwrap_or_default();
+        self.buffer.get(span.0..span.1).unwrap_or_default()
     }
 
     /// Returns the RFC 6962 leaf hash of the row's line.
@@ -188,12 +187,18 @@ impl RowForm {
 
     /// Fills the buffer: a zero byte (the leaf prefix of RFC 6962 §2.1) and the line.
     fn write(&mut self, row: &Row<'_>) {
-        let Self { members, names, buffer } = self;
+        let Self { members, names, buffer, values } = self;
         buffer.truncate(1);
         buffer.push(b'{');
+        let mut column = |buffer: &mut Vec<u8>, at: usize, member: &[u8]| {
+            let start = push_member(buffer, member, row.at(Some(at)));
+            if let Some(span) = values.get_mut(at) {
+                *span = (start, buffer.len());
+            }
+        };
         if row.extra.is_empty() {
             for (at, member) in members.iter() {
-                push_member(buffer, member, row.at(Some(*at)));
+                column(buffer, *at, member);
             }
         } else {
             let mut extra: Vec<&(&str, Value<'_>)> = row.extra.iter().collect();
@@ -203,7 +208,7 @@ impl RowForm {
                 while let Some((other, value)) = extra.next_if(|(other, _)| *other < name.as_str()) {
                     push_extra(buffer, other, *value);
                 }
-                push_member(buffer, member, row.at(Some(*at)));
+                column(buffer, *at, member);
             }
             for (other, value) in extra {
                 push_extra(buffer, other, *value);
@@ -213,17 +218,19 @@ impl RowForm {
     }
 }
 
-/// Appends one column with its prepared name.
+/// Appends one column with its prepared name; returns where its value begins.
 #[inline]
-fn push_member(buffer: &mut Vec<u8>, member: &[u8], value: Value<'_>) {
-    if value == Value::Absent {
-        return;
+fn push_member(buffer: &mut Vec<u8>, member: &[u8], value: Value<'_>) -> usize {
+    if matches!(value, Value::Absent) {
+        return buffer.len();
     }
     if buffer.len() > 2 {
         buffer.push(b',');
     }
     buffer.extend_from_slice(member);
+    let start = buffer.len();
     push_value(buffer, value);
+    start
 }
 
 /// Appends a member that is no column.

@@ -90,7 +90,7 @@ pub fn verify(
     if let Some(progress) = options.progress {
         progress(walk.records);
     }
-    walk.close();
+    walk.close(format.seals());
     let fits = options.checkpoint.is_some_and(|checkpoint| checkpoint.format == format.name());
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;

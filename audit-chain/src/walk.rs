@@ -308,7 +308,7 @@ impl Walk {
     }
 
     /// Ends the walk: closes the spans and writes the notes that need the whole chain.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, seals: bool) {
         for at in 0..self.chains.len() {
             self.close_stretch(at);
             let chain = &mut self.chains[at];
@@ -333,7 +333,7 @@ impl Walk {
                     ),
                 });
             }
-            if let Some((from, to)) = chain.unsigned {
+            if seals && let Some((from, to)) = chain.unsigned {
                 self.notes.push(Note {
                     kind: NoteKind::UnsignedSpan,
                     chain: chain.id.clone(),

@@ -59,11 +59,25 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     extended_code(error).is_some_and(|code| matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
 }
 
+/// Says that what is there is the guard of a restore that was interrupted, where it is.
+pub(crate) fn interrupted(step: &str, path: &Path) -> Option<Error> {
+    crate::swap::is_pending(path).then(|| {
+        Error::new(
+            ErrorKind::InUse,
+            format!("cannot {step} {}: a restore of it was interrupted and is not finished", path.display()),
+        )
+        .with_hint("run the restore again: it puts the old database back and begins anew")
+    })
+}
+
 /// The header is not SQLite's. The file is not read by plain calls to say more: it may be open elsewhere in this
 /// process through another SQLite library, whose locks a `close` would drop (sqlite.org/howtocorrupt.html §2.2).
 fn not_a_database(step: &str, path: &Path) -> Error {
     let place = path.display();
     let size = path.metadata().map_or(0, |found| found.len());
+    if let Some(error) = interrupted(step, path) {
+        return error;
+    }
     if size >= SMALLEST_PAGE && size.is_multiple_of(SMALLEST_PAGE) {
         return Error::new(
             ErrorKind::KeyRejected,

@@ -70,6 +70,9 @@ pub(crate) fn inspect(path: &Path) -> Result<Metadata> {
         ));
     }
     if found.len() < SMALLEST_PAGE {
+        if let Some(error) = fault::interrupted("open", path) {
+            return Err(error);
+        }
         return Err(Error::new(
             ErrorKind::Malformed,
             format!(

@@ -32,6 +32,7 @@ use crate::checks::{self, Integrity};
 use crate::copy::{Job, Method, copy, database_bytes};
 use crate::facts::{self, KIND, Seen};
 use crate::fault::explain;
+use crate::migrations::{Known, SchemaVerdict, compare_database};
 use crate::open::{absolute, inspect, open_immutable, open_live};
 use crate::schema::user_tables;
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
@@ -53,6 +54,9 @@ pub struct SourceOptions {
     pub integrity: Option<Integrity>,
     /// Whether the rows of every table are counted for the manifest.
     pub count_rows: bool,
+    /// Whether copies of chains lie at `chain/<name>/<table>.ndjson` instead of `chain/<table>.ndjson`: for a backup
+    /// of several databases, where tables of one name would meet.
+    pub chains_by_name: bool,
     /// A folder in which [`ChainVerify::verify_chain`] makes a copy of its own to verify; where `None` it reads the
     /// live database in one read transaction, which holds up writers where the database is not in WAL mode.
     pub verify_copy_in: Option<PathBuf>,
@@ -66,6 +70,7 @@ impl Default for SourceOptions {
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
             integrity: None,
             count_rows: true,
+            chains_by_name: false,
             verify_copy_in: None,
         }
     }
@@ -98,6 +103,14 @@ impl SqliteSource {
     pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
         let connection = self.open(ctx)?;
         user_tables(&connection).map_err(|error| explain(error, "read the schema of", &self.path))
+    }
+
+    /// Says how the database stands to what a program knows of its schema.
+    ///
+    /// # Errors
+    /// As [`Snapshot::preflight`]; `InvalidInput` for a query that does not answer one integer.
+    pub fn schema(&self, known: &Known, ctx: &Context) -> Result<SchemaVerdict> {
+        compare_database(known, &self.open(ctx)?, &self.path)
     }
 
     fn name(&self) -> String {
@@ -201,7 +214,7 @@ impl Snapshot for SqliteSource {
         std::thread::scope(|scope| {
             let storing = scope.spawn(|| store(&copy.path, &object, bytes, sinks, ctx));
             let looking = scope.spawn(|| self.look(&copy.path, seen, ctx));
-            let reports = verify_all(&copy.path, chains, sinks, ctx);
+            let reports = self.verify_all(&copy.path, chains, sinks, ctx);
             // A cancelled or failed part is told by the first of these; all have ended when the scope does.
             joined(storing)?;
             let facts = joined(looking)?;
@@ -229,9 +242,32 @@ impl SqliteSource {
         }
         Ok(facts)
     }
+
+    /// Verifies the chains in a private copy, and stores their rows where that is asked for.
+    fn verify_all(
+        &self,
+        copy: &Path,
+        chains: &[ChainRequest],
+        sinks: &dyn Sinks,
+        ctx: &Context,
+    ) -> Result<Vec<ChainReport>> {
+        let mut reports = Vec::with_capacity(chains.len());
+        let mut stored = BTreeSet::new();
+        for chain in chains {
+            let options = TableOptions { copy_of: Some(self.path.clone()), ..table_options(chain) };
+            let table = ChainTable::open_copy(copy, table_of(chain), &options, ctx)?;
+            reports.push(verify_table(&table, chain, ctx)?);
+            if chain.copy && stored.insert(table.table().to_owned()) {
+                let folder =
+                    if self.options.chains_by_name { format!("{}/", self.name()) } else { String::new() };
+                store_rows(&table, &folder, sinks, ctx)?;
+            }
+        }
+        Ok(reports)
+    }
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a thread of the snapshot panicked")))
@@ -291,25 +327,6 @@ fn store(copy: &Path, object: &str, bytes: u64, sinks: &dyn Sinks, ctx: &Context
     sink.finish()
 }
 
-/// Verifies the chains in a private copy, and stores their rows where that is asked for.
-fn verify_all(
-    copy: &Path,
-    chains: &[ChainRequest],
-    sinks: &dyn Sinks,
-    ctx: &Context,
-) -> Result<Vec<ChainReport>> {
-    let mut reports = Vec::with_capacity(chains.len());
-    let mut stored = BTreeSet::new();
-    for chain in chains {
-        let table = ChainTable::open_copy(copy, table_of(chain), &table_options(chain), ctx)?;
-        reports.push(verify_table(&table, chain, ctx)?);
-        if chain.copy && stored.insert(table.table().to_owned()) {
-            store_rows(&table, sinks, ctx)?;
-        }
-    }
-    Ok(reports)
-}
-
 fn table_of(chain: &ChainRequest) -> &str {
     chain.table.as_deref().unwrap_or_else(|| chain.format.table())
 }
@@ -353,9 +370,9 @@ pub(crate) fn verify_copy(copy: &Path, chain: &ChainRequest, ctx: &Context) -> R
 }
 
 /// Stores a table's rows, one canonical JSON line each, in chain order.
-fn store_rows(table: &ChainTable, sinks: &dyn Sinks, ctx: &Context) -> Result<()> {
+fn store_rows(table: &ChainTable, folder: &str, sinks: &dyn Sinks, ctx: &Context) -> Result<()> {
     let name = table.table();
-    let object = format!("chain/{}.ndjson", object_stem(name));
+    let object = format!("chain/{folder}{}.ndjson", object_stem(name));
     let mut sink = sinks.object(&object, None)?;
     let mut form = RowForm::new(table.columns());
     let mut buffer = Vec::with_capacity(2 * BUFFER);

@@ -24,6 +24,7 @@ const TRIES: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Staging {
     path: PathBuf,
+    keep: bool,
     _lock: File,
 }
 
@@ -73,7 +74,7 @@ impl Staging {
                 .map_err(|error| Error::io("create", &staging, error))?;
             match lock(&staging)? {
                 Locked::Mine(lock) | Locked::Unsupported(lock) => {
-                    return Ok(Self { path: staging, _lock: lock });
+                    return Ok(Self { path: staging, keep: false, _lock: lock });
                 }
                 Locked::Held | Locked::Gone => {}
             }
@@ -103,7 +104,7 @@ impl Staging {
             }
             match lock(path)? {
                 Locked::Mine(lock) | Locked::Unsupported(lock) => {
-                    return Ok((Self { path: path.to_owned(), _lock: lock }, !made));
+                    return Ok((Self { path: path.to_owned(), keep: false, _lock: lock }, !made));
                 }
                 Locked::Held => {
                     return Err(Error::new(
@@ -125,10 +126,34 @@ impl Staging {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Says whether the folder stays when this goes, for what is in it is still needed.
+    pub(crate) fn keep(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    /// Removes what is in the folder.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub(crate) fn empty(&self) -> Result<()> {
+        let failed = |error| Error::io("empty", &self.path, error);
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         // What cannot be removed now is swept by the next one.
         let _ = std::fs::remove_dir_all(&self.path);
     }

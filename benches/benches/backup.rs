@@ -18,7 +18,8 @@ fn main() -> Result<()> {
     measure(Command::new(&program).arg("keygen").arg("--out").arg(&key))?;
     measure(Command::new("age-keygen").arg("-o").arg(&identity))?;
     let recipient = std::fs::read_to_string(&identity)?;
-    let recipient = recipient.lines().find_map(|line| line.strip_prefix("# public key: ")).ok_or("no recipient")?;
+    let recipient =
+        recipient.lines().find_map(|line| line.strip_prefix("# public key: ")).ok_or("no recipient")?;
     let mut table = Table::default();
     for db in data(folder.path())? {
         let (mut ours, mut sealed, mut peer, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -34,21 +35,49 @@ fn main() -> Result<()> {
         }
         let (ours, sealed, peer) = (median(ours), median(sealed), median(peer));
         let what = format!("{} ({} MiB, {} receipts)", db.name, db.size_bytes >> 20, db.receipts);
-        table.at_most(&format!("{what}: snapshot, chain verified, zstd, SHA-256, signed, synced"), ours, peer, 1.3);
+        table.at_most(
+            &format!("{what}: snapshot, chain verified, zstd, SHA-256, signed, synced"),
+            ours,
+            peer,
+            1.3,
+        );
         table.at_most(&format!("{what}: the same, encrypted, against not encrypted"), sealed, ours, 1.15);
         let fits = peak < 128 << 20;
-        table.row(&format!("{what}: peak memory"), &format!("{} MiB", peak >> 20), "", "", &format!("< 128 MiB {}", verdict(fits)));
+        table.row(
+            &format!("{what}: peak memory"),
+            &format!("{} MiB", peak >> 20),
+            "",
+            "",
+            &format!("< 128 MiB {}", verdict(fits)),
+        );
     }
-    println!("{}", table.markdown("A whole backup against `sqlite3 VACUUM INTO`, `zstd -3`, `sha256sum`, `sync`"));
+    println!(
+        "{}",
+        table.markdown("A whole backup against `sqlite3 VACUUM INTO`, `zstd -3`, `sha256sum`, `sync`")
+    );
     Ok(())
 }
 
 /// Runs one backup into a fresh repository.
-fn backup(program: &Path, db: &Path, key: &Path, place: &Path, name: &str, recipient: Option<&str>) -> Result<benches::Run> {
+fn backup(
+    program: &Path,
+    db: &Path,
+    key: &Path,
+    place: &Path,
+    name: &str,
+    recipient: Option<&str>,
+) -> Result<benches::Run> {
     let repository = place.join(name);
     measure(Command::new(program).arg("init").arg(&repository).arg("--sign-with").arg(key))?;
     let mut command = Command::new(program);
-    command.arg("backup").arg(db).arg("--to").arg(&repository).args(["--chain", "aegisagent"]).arg("--sign-with").arg(key);
+    command
+        .arg("backup")
+        .arg(db)
+        .arg("--to")
+        .arg(&repository)
+        .args(["--chain", "aegisagent"])
+        .arg("--sign-with")
+        .arg(key);
     if let Some(recipient) = recipient {
         command.args(["--encrypt-to", recipient]);
     }

@@ -22,7 +22,10 @@ const RECEIPTS: u64 = 1_000_000;
 fn main() -> Result<()> {
     let folder = folder()?;
     let path = folder.path().join("receipts.db");
-    generate::generate(&path, &generate::Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() })?;
+    generate::generate(
+        &path,
+        &generate::Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() },
+    )?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/receipts.py");
     let (mut python, mut live, mut copy, mut single) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -58,7 +61,8 @@ fn one(path: &Path, live: bool, threads: usize) -> Result<Duration> {
         ChainTable::open_copy(path, format.table(), &options, &ctx)?
     };
     let source: &dyn RowSource = &source;
-    let report = verify(source, format.as_ref(), &KeyRing::new(), &VerifyOptions { threads, ..Default::default() })?;
+    let report =
+        verify(source, format.as_ref(), &KeyRing::new(), &VerifyOptions { threads, ..Default::default() })?;
     let time = start.elapsed();
     if !report.ok || report.records != RECEIPTS {
         return Err(format!("the generated table does not verify: {}", report.diagnosis).into());

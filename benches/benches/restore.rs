@@ -35,10 +35,21 @@ fn main() -> Result<()> {
             peer.push(measure(&mut shell(PEER, &[&object, place.path()]))?.wall);
             let target = place.path().join(format!("restored-{run}.db"));
             let mut command = Command::new(&program);
-            command.arg("restore").arg(&repository).arg("one").arg("--to").arg(&target).arg("--public-key").arg(key.with_extension("pub"));
+            command
+                .arg("restore")
+                .arg(&repository)
+                .arg("one")
+                .arg("--to")
+                .arg(&target)
+                .arg("--public-key")
+                .arg(key.with_extension("pub"));
             ours.push(measure(&mut command)?.wall);
         }
-        let what = format!("{} ({} MiB): digests, integrity, foreign keys, chain proven, synced", db.name, db.size_bytes >> 20);
+        let what = format!(
+            "{} ({} MiB): digests, integrity, foreign keys, chain proven, synced",
+            db.name,
+            db.size_bytes >> 20
+        );
         table.at_most(&what, median(ours), median(peer), 1.3);
     }
     println!("{}", table.markdown("A restore against `zstd -d`, `cp`, `sqlite3 \"PRAGMA integrity_check\"`"));

@@ -32,7 +32,12 @@ fn main() -> Result<()> {
             }
         }
     }
-    println!("{}", table.markdown("A writer's commits beside a running backup (ours) and alone (peer), WAL, synchronous=NORMAL"));
+    println!(
+        "{}",
+        table.markdown(
+            "A writer's commits beside a running backup (ours) and alone (peer), WAL, synchronous=NORMAL"
+        )
+    );
     Ok(())
 }
 
@@ -42,7 +47,8 @@ fn commits(db: &Data, backup: Option<(&Path, &Path, &str)>) -> Result<Vec<Durati
     connection.busy_timeout(Duration::from_secs(60))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.execute_batch("CREATE TABLE IF NOT EXISTS bench_commits (id INTEGER PRIMARY KEY, body TEXT)")?;
+    connection
+        .execute_batch("CREATE TABLE IF NOT EXISTS bench_commits (id INTEGER PRIMARY KEY, body TEXT)")?;
     let mut child = match backup {
         Some((program, repository, method)) => Some(
             Command::new(program)

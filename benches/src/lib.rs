@@ -118,8 +118,12 @@ pub fn data(folder: &Path) -> Result<Vec<Data>> {
         .map(|name| {
             let options = match name {
                 "demo" => generate::Options { receipts: 100_000, ..Default::default() },
-                "large" => generate::Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() },
-                other => return Err(format!("ATTESTORE_BENCH_SIZES: {other:?} is neither demo nor large").into()),
+                "large" => {
+                    generate::Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() }
+                }
+                other => {
+                    return Err(format!("ATTESTORE_BENCH_SIZES: {other:?} is neither demo nor large").into());
+                }
             };
             let path = folder.join(format!("{name}.db"));
             let made = generate::generate(&path, &options)?;
@@ -149,7 +153,13 @@ impl Table {
     /// Adds a ratio of our time to the peer's, which should be at most `target`.
     pub fn at_most(&mut self, what: &str, ours: Duration, peer: Duration, target: f64) {
         let ratio = ours.as_secs_f64() / peer.as_secs_f64();
-        self.row(what, &seconds(ours), &seconds(peer), &format!("{ratio:.2}"), &format!("<= {target:.2} {}", verdict(ratio <= target)));
+        self.row(
+            what,
+            &seconds(ours),
+            &seconds(peer),
+            &format!("{ratio:.2}"),
+            &format!("<= {target:.2} {}", verdict(ratio <= target)),
+        );
     }
 
     /// Adds any row.
@@ -160,7 +170,10 @@ impl Table {
     /// Writes the table as Markdown, with the machine above it.
     #[must_use]
     pub fn markdown(&self, title: &str) -> String {
-        let mut text = format!("\n## {title}\n\n{}\n\n| what | ours | peer | ratio | target |\n|---|---|---|---|---|\n", machine());
+        let mut text = format!(
+            "\n## {title}\n\n{}\n\n| what | ours | peer | ratio | target |\n|---|---|---|---|---|\n",
+            machine()
+        );
         for [what, ours, peer, ratio, target] in &self.rows {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "| {what} | {ours} | {peer} | {ratio} | {target} |");
@@ -184,7 +197,10 @@ pub fn seconds(time: Duration) -> String {
 /// Names the processor, the cores and the memory.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("?", |line| line.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("?", |line| line.trim_start_matches([' ', '\t', ':']));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).map_or("?", str::trim);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

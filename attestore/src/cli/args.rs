@@ -38,7 +38,7 @@ pub(crate) enum Verb {
     )]
     Keygen(Keygen),
     /// Make a repository
-    #[command(after_help = "Example:\n  attestore init /srv/backups --sign-with backup.key")]
+    #[command(after_help = "Example:\n  attestore init /srv/backups")]
     Init(Init),
     /// Back up databases and files into a repository, with the evidence
     #[command(
@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Restore a backup into a scratch place, check it, time it, throw it away
     #[command(
-        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) FROM users >= 1\" --report drill.md"
+        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.md"
     )]
     Drill(Drill),
     /// Say which backups retention would remove; with --apply remove them
@@ -127,15 +127,12 @@ pub(crate) struct Init {
     /// The directory to make
     #[arg(value_name = "REPO", value_hint = ValueHint::DirPath)]
     pub(crate) repo: String,
-    /// Sign the repository's log with this key
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) sign_with: Option<PathBuf>,
 }
 
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// What to back up: a SQLite file, sqlite:PATH
+    /// What to back up: a SQLite file or sqlite:PATH, with NAME= before it where two files have the same name
     #[arg(value_name = "SOURCE", required = true)]
     pub(crate) sources: Vec<String>,
     /// The repository
@@ -247,9 +244,15 @@ pub(crate) struct Verify {
     /// A secret at hand
     #[arg(long = "secret", value_name = "NAME=REF")]
     pub(crate) secrets: Vec<String>,
-    /// How deep to look (default: contents; decoded needs the identity of an encrypted backup)
+    /// How deep to look (default: contents for one backup, decoded for --all; as far as keys allow)
     #[arg(long, value_enum)]
     pub(crate) level: Option<Level>,
+    /// Where databases are restored for a look inside (default: the system's temporary folder)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Write no entry about this verification into the repository's log
+    #[arg(long)]
+    pub(crate) no_record: bool,
     /// Sign the log's entry about this verification
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,
@@ -282,18 +285,18 @@ pub(crate) struct Restore {
     /// The public key that must have signed (file or text)
     #[arg(long, value_name = "FILE|KEY")]
     pub(crate) public_key: Vec<String>,
-    /// A query that must give the result after `=`, run on the restored database before the swap
+    /// A query that the restored database must answer with something but NULL, 0 or nothing, before the swap
     #[arg(long = "check", value_name = "SQL")]
     pub(crate) checks: Vec<String>,
     /// The folder of the deployed program's migrations: a backup that is newer is refused
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) migrations: Option<PathBuf>,
+    /// The highest `schema_meta` version that the deployed program opens: a newer backup is refused
+    #[arg(long, value_name = "N")]
+    pub(crate) schema_version: Option<i64>,
     /// Restore although the backup's schema is newer than the deployed program
     #[arg(long)]
     pub(crate) allow_newer: bool,
-    /// Restore a backup that nobody signed, or whose signer is not checked
-    #[arg(long)]
-    pub(crate) allow_unsigned: bool,
     /// Sign the log's entry about this restore
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,
@@ -311,7 +314,7 @@ pub(crate) struct Drill {
     /// Where to restore to (default: a temporary folder); removed afterwards
     #[arg(long, value_name = "URL|DIR")]
     pub(crate) scratch: Option<String>,
-    /// A query on the restored database: `SQL` alone must run, `SQL = VALUE` must give VALUE
+    /// A query that the restored database must answer with something but NULL, 0 or nothing
     #[arg(long = "check", value_name = "SQL")]
     pub(crate) checks: Vec<String>,
     /// Write the report to FILE.json or FILE.md
@@ -381,9 +384,6 @@ pub(crate) struct Hold {
     /// Let it go again
     #[arg(long)]
     pub(crate) release: bool,
-    /// Sign the log's entry
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) sign_with: Option<PathBuf>,
 }
 
 /// Arguments of `export`.

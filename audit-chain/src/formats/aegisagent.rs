@@ -16,14 +16,15 @@
 
 use std::collections::HashMap;
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 
-use crate::canonical::{RowForm, push_string, push_value};
+use crate::canonical::{RowForm, push_string};
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Fault, Link, LinkRules, Record, RecordRule, Seal, Setup};
 use crate::keys::KeyRing;
 use crate::report::FindingKind;
+use crate::signature;
 use crate::value::{Columns, Row, Value};
 
 /// The receipt chain of AegisAgent.
@@ -139,6 +140,10 @@ impl ChainFormat for PolicyLog {
         POLICY_COLUMNS
     }
 
+    fn seals(&self) -> bool {
+        false
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: false, clock: true }
     }
@@ -222,8 +227,8 @@ impl Rule {
         }))
     }
 
-    /// Hashes the row's canonical object.
-    fn digest(&mut self, row: &Row<'_>) -> [u8; 32] {
+    /// Hashes the canonical object of the row that `form` wrote last: its values are the same text.
+    fn digest(&mut self) -> [u8; 32] {
         let buffer = &mut self.buffer;
         buffer.clear();
         buffer.push(b'{');
@@ -232,9 +237,9 @@ impl Rule {
                 buffer.push(b',');
             }
             buffer.extend_from_slice(name);
-            match row.at(*column) {
-                Value::Absent => buffer.extend_from_slice(b"null"),
-                value => push_value(buffer, value),
+            match self.form.value(*column) {
+                [] => buffer.extend_from_slice(b"null"),
+                value => buffer.extend_from_slice(value),
             }
         }
         buffer.push(b'}');
@@ -247,7 +252,8 @@ impl RecordRule for Rule {
         let mut faults = Vec::new();
         let stored = row.at(self.hash);
         let link = Link::of_value(stored);
-        let digest = self.digest(row);
+        let leaf = self.form.leaf(row);
+        let digest = self.digest();
         if link != Link::Digest(digest) {
             faults.push(Fault {
                 kind: if matches!(link, Link::Digest(_)) {
@@ -266,7 +272,6 @@ impl RecordRule for Rule {
         } else {
             Seal::None
         };
-        let leaf = self.form.leaf(row);
         emit(Record {
             chain: row.at(self.tenant).as_text().unwrap_or(""),
             id: row.at(self.id).as_text().unwrap_or(""),
@@ -315,9 +320,9 @@ impl Signers {
         signer_id: Value<'_>,
         faults: &mut Vec<Fault>,
     ) -> Seal {
-        let (signature, signer) = match (signature, signer) {
+        let (text, signer) = match (signature, signer) {
             (signature, _) if signature.is_null() => return Seal::None,
-            (Value::Text(signature), Value::Text(signer)) => (signature, signer),
+            (Value::Text(text), Value::Text(signer)) => (text, signer),
             (_, signer) => {
                 faults.push(Fault {
                     kind: FindingKind::SignatureInvalid,
@@ -338,15 +343,15 @@ impl Signers {
             return Seal::Bad;
         };
         let mut bytes = [0_u8; 64];
-        let holds = hex::decode_to_slice(signature, &mut bytes).is_ok()
-            && stored.as_text().is_some_and(|message| {
-                known.key.verify_strict(message.as_bytes(), &Signature::from_bytes(&bytes)).is_ok()
-            });
+        let holds = hex::decode_to_slice(text, &mut bytes).is_ok()
+            && stored
+                .as_text()
+                .is_some_and(|message| signature::verify(&known.key, message.as_bytes(), &bytes).is_ok());
         if !holds {
             faults.push(Fault {
                 kind: FindingKind::SignatureInvalid,
                 expected: Some(format!("a signature of the stored hash by {signer}")),
-                found: Some(signature.chars().take(160).collect()),
+                found: Some(text.chars().take(160).collect()),
                 explains: "the signature does not fit the stored hash".into(),
             });
             return Seal::Bad;
@@ -373,10 +378,8 @@ impl Signers {
             return *known;
         }
         let mut bytes = [0_u8; 32];
-        let key = hex::decode_to_slice(signer, &mut bytes)
-            .ok()
-            .and_then(|()| VerifyingKey::from_bytes(&bytes).ok())
-            .filter(|key| !key.is_weak());
+        let key =
+            hex::decode_to_slice(signer, &mut bytes).ok().and_then(|()| signature::public_key(&bytes).ok());
         let found = key.map(|key| {
             let trusted = self.trusted.contains(&key);
             let vouched = if trusted { "" } else { " (named by the rows only)" };

@@ -301,7 +301,7 @@ impl Repository {
                 manifest.not_included.push(sentence.clone());
             }
         }
-        manifest.log = self.log().read(&[])?.position;
+        manifest.log = self.log().position(&Context::new())?;
         manifest.previous = state.live_records().next_back().map(|record| PreviousBackup {
             id: record.event.id.clone(),
             manifest_sha256: record.event.manifest_sha256,
@@ -374,9 +374,8 @@ fn check_request(request: &BackupRequest<'_>) -> Result<()> {
         let about = source.snapshot.describe();
         if !seen.insert((about.kind.clone(), about.name.clone())) {
             let message = format!("two sources are called {}:{}", about.kind, about.name);
-            return Err(
-                Error::new(ErrorKind::InvalidInput, message).with_hint("give one of them another name")
-            );
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .with_hint("give one of them another name: NAME=PATH"));
         }
     }
     Ok(())

@@ -38,7 +38,7 @@ pub enum Event {
     Init(InitEvent),
     /// A backup was committed.
     Backup(BackupEvent),
-    /// A backup, or all of them, were verified.
+    /// The log and any number of backups were verified.
     Verify(VerifyEvent),
     /// A backup was restored, or the attempt failed.
     Restore(RestoreEvent),
@@ -111,9 +111,9 @@ pub struct BackupEvent {
 /// A verification ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyEvent {
-    /// The backup; `null` for all.
-    pub backup: Option<String>,
-    /// How far it went.
+    /// The backups, by id; empty when only the log was verified.
+    pub backups: Vec<String>,
+    /// How far it went with every one of them.
     pub level: Level,
     /// What it said.
     pub verdict: Verdict,
@@ -251,8 +251,10 @@ impl LogState {
                     .push((sequence, format!("a hold names {:?}, which is not there", event.backup))),
             },
             Event::Verify(event) if event.verdict == Verdict::Intact => {
-                if let Some(record) = event.backup.as_deref().and_then(|id| self.live_mut(id)) {
-                    record.verified = Some(Verified { sequence, level: event.level });
+                for id in &event.backups {
+                    if let Some(record) = self.live_mut(id) {
+                        record.verified = Some(Verified { sequence, level: event.level });
+                    }
                 }
             }
             _ => {}

@@ -6,6 +6,7 @@
 use audit_chain::report::{ChainReport, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::entry::{Event, VerifyEvent};
 use crate::manifest::LogPosition;
 use crate::traits::Check;
 
@@ -238,6 +239,17 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// Returns the log's entry about this verification, for [`Repository::record`](super::Repository::record).
+    #[must_use]
+    pub fn to_event(&self) -> Event {
+        Event::Verify(VerifyEvent {
+            backups: self.backups.iter().map(|backup| backup.id.clone()).collect(),
+            level: self.backups.iter().map(|backup| backup.level).min().unwrap_or(Level::Present),
+            verdict: self.verdict,
+            findings: self.findings.len() as u64,
+        })
+    }
+
     /// Reports whether a finding of this kind is listed.
     #[must_use]
     pub fn has(&self, kind: RepositoryFindingKind) -> bool {

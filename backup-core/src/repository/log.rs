@@ -42,9 +42,9 @@ use crate::manifest::LogPosition;
 /// How many records a bundle holds when it is full.
 pub const BUNDLE: u64 = 256;
 /// The largest bundle that is read, in bytes.
-pub(super) const MAX_BUNDLE_BYTES: u64 = 256 << 20;
+pub(super) const MAX_BUNDLE_BYTES: u64 = (BUNDLE * MAX_RECORD_BYTES as u64) + BUNDLE;
 /// The largest record that is written, in bytes.
-const MAX_RECORD_BYTES: usize = 1 << 20;
+const MAX_RECORD_BYTES: usize = 16 << 20;
 /// The largest checkpoint that is read, in bytes.
 pub(super) const MAX_CHECKPOINT_BYTES: u64 = 1 << 16;
 /// How long an append waits for another one.
@@ -178,6 +178,16 @@ impl Log<'_> {
         let event = make(&mut || self.state())?;
         self.write(&mut tip, &mut bundle, self.entry(event), &signers)?;
         Ok(tip.frontier.size() - 1)
+    }
+
+    /// Returns where the log stands; reads its last bundle only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] when an append does not end; [`ErrorKind::Tampered`] when the last bundle is not what
+    /// the checkpoint says.
+    pub(super) fn position(&self, ctx: &Context) -> Result<LogPosition> {
+        let _lock = Lock::acquire(&self.layout.log_lock(), "read", APPEND_WAIT, ctx)?;
+        Ok(self.tip()?.0.position())
     }
 
     /// Writes one record behind `tip` and covers it.

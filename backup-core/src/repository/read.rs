@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::durable;
 use crate::encrypt::Identities;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Encryption, Manifest, ObjectEntry};
+use crate::manifest::{Compression, Encryption, Manifest, ObjectEntry};
 use crate::seal::{OpenOptions, OpenReader, Sealed};
 use crate::signing::{self, PublicKey};
 use crate::traits::BackupObjects;
@@ -139,7 +139,12 @@ pub(super) fn check_signature(
         return Err(Error::new(ErrorKind::KeyRejected, message)
             .with_hint("give the public key of whoever makes the backups, or none"));
     }
-    signing::verify_detached(&name, bytes, text, std::slice::from_ref(&claimed))?;
+    signing::verify_detached(&name, bytes, text, std::slice::from_ref(&claimed)).map_err(|error| {
+        let message = format!("{SIGNATURE} is not a signature over {name} by the key that it names");
+        Error::new(ErrorKind::Tampered, message)
+            .with_hint("the backup was altered or damaged: use another one")
+            .with_source(error)
+    })?;
     Ok(Some(claimed))
 }
 
@@ -195,6 +200,10 @@ impl StoredBackup {
 
     /// Opens an object for its plain bytes.
     pub(super) fn open_object(&self, object: &ObjectEntry) -> Result<OpenReader<File>> {
+        if object.compression != Compression::Zstd {
+            let message = format!("{} of {} is not compressed with zstd", object.name, self.manifest.id);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let encrypted = object.encryption == Encryption::Age;
         if encrypted && self.identities.is_empty() {
             let message =
@@ -210,8 +219,9 @@ impl StoredBackup {
     }
 }
 
-/// Returns what the manifest records of an object, as `seal` compares it.
-pub(super) fn recorded(object: &ObjectEntry) -> Sealed {
+/// Returns what the manifest records of an object, as [`check_stored`](crate::seal::check_stored) compares it.
+#[must_use]
+pub fn recorded(object: &ObjectEntry) -> Sealed {
     Sealed {
         size_bytes: object.size_bytes,
         sha256: object.sha256,

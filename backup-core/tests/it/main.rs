@@ -3,6 +3,7 @@
 // clippy.toml allows these in `#[test]` functions only; here the helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod conformance;
 mod files;
 mod manifest;
 mod memory;
@@ -11,3 +12,4 @@ mod repository;
 mod seal;
 mod signing;
 mod support;
+mod vault;

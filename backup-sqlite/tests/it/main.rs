@@ -3,8 +3,11 @@
 // clippy.toml allows these in `#[test]` functions only; here the helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod chains;
 mod child;
+mod crash;
 mod into;
+mod restore;
 mod rows;
 mod snapshot;
 mod support;
@@ -14,6 +17,8 @@ fn roles(role: &str) {
     match role {
         "into" => into::role(),
         "into-once" => into::role_once(),
+        "restore" => crash::role(),
+        "restore-told" => restore::role(),
         other => panic!("no role {other:?}"),
     }
 }

@@ -1,12 +1,15 @@
 //! What several test modules share: databases that are written to, a place for objects, vectors.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use audit_chain::checkpoint::ChainCheckpoint;
 use backup_core::context::{Cancel, Context, Progress};
 use backup_core::error::{Error, Result};
-use backup_core::traits::{ObjectSink, Sinks};
+use backup_core::manifest::{ChainEntry, Compression, Digest, Encryption, Manifest, ObjectEntry};
+use backup_core::traits::{BackupObjects, ChainRequest, ObjectSink, Sinks, Snapshot as _, SnapshotOutcome};
+use backup_sqlite::SqliteSource;
 use rusqlite::Connection;
 
 /// How many accounts the bank of the writers has, and how much is in each at first.
@@ -138,6 +141,79 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// A backup whose objects are the plain files of a folder.
+pub(crate) struct Backup {
+    pub(crate) root: PathBuf,
+    pub(crate) manifest: Manifest,
+}
+
+impl Backup {
+    /// Backs a database up, with the chains asked for.
+    pub(crate) fn of(database: &Path, root: &Path, chains: &[ChainRequest]) -> Self {
+        let to = Folder::new(root);
+        let outcome = SqliteSource::new(database).snapshot(chains, &to, &Context::new()).unwrap();
+        Self::kept(root, outcome, chains)
+    }
+
+    /// Writes the manifest of a snapshot that a [`Folder`] kept.
+    pub(crate) fn kept(root: &Path, outcome: SnapshotOutcome, chains: &[ChainRequest]) -> Self {
+        let mut manifest = Manifest::new("b1", "r1", "2026-11-20T15:30:00Z".parse().unwrap());
+        let name = format!("database/{}.db", outcome.facts.name);
+        let bytes = std::fs::read(root.join(&name)).unwrap();
+        let size = bytes.len() as u64;
+        let digest = Digest::of(&bytes);
+        manifest.objects = vec![ObjectEntry {
+            name,
+            size_bytes: size,
+            sha256: digest,
+            stored_size_bytes: size,
+            stored_sha256: digest,
+            compression: Compression::None,
+            encryption: Encryption::None,
+        }];
+        manifest.chains = chains
+            .iter()
+            .zip(&outcome.chains)
+            .map(|(request, report)| ChainEntry {
+                source: outcome.facts.name.clone(),
+                table: request.table.clone().unwrap_or_else(|| request.format.table().to_owned()),
+                format: report.format.clone(),
+                records: report.records,
+                verdict: report.verdict,
+                findings: report.findings_total,
+                finding_kinds: std::collections::BTreeMap::new(),
+                diagnosis: report.diagnosis.clone(),
+                points: ChainCheckpoint::from_report(report).unwrap(),
+                extends: None,
+            })
+            .collect();
+        manifest.sources = vec![outcome.facts];
+        Self { root: root.to_owned(), manifest }
+    }
+
+    /// Reads a backup that another process wrote.
+    pub(crate) fn open(root: &Path) -> Self {
+        let bytes = std::fs::read(root.join("manifest.json")).unwrap();
+        Self { root: root.to_owned(), manifest: Manifest::from_json(&bytes).unwrap() }
+    }
+
+    /// Writes the manifest beside the objects.
+    pub(crate) fn save(&self) {
+        std::fs::write(self.root.join("manifest.json"), self.manifest.to_canonical_json().unwrap()).unwrap();
+    }
+}
+
+impl BackupObjects for Backup {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Read + Send + '_>> {
+        let path = self.root.join(name);
+        Ok(Box::new(File::open(&path).map_err(|error| Error::io("open", &path, error))?))
+    }
 }
 
 /// Keeps objects as plain files of a folder.

@@ -1,0 +1,106 @@
+//! Proves a backup, or a whole repository with its log.
+
+use std::path::PathBuf;
+
+use backup_core::context::Context;
+use backup_core::encrypt::Identities;
+use backup_core::error::{Error, ErrorKind, Result};
+use backup_core::repository::{
+    Level, RepositoryFindingKind as Kind, VerifyOptions as CoreOptions, VerifyReport, Which,
+};
+
+use crate::backup::open_repository;
+use crate::chain::read_document;
+use crate::contents::Contents;
+use crate::keys;
+
+/// What to verify and with what.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// A backup's id or `latest`; ignored where `all` is set.
+    pub id: Option<String>,
+    /// Every backup.
+    pub all: bool,
+    /// Public keys of which one must have signed: files or text.
+    pub public_keys: Vec<String>,
+    /// The file of the age identity that opens the objects.
+    pub identity: Option<PathBuf>,
+    /// A checkpoint of the log that was kept elsewhere.
+    pub checkpoint: Option<PathBuf>,
+    /// Secrets as `NAME=REF`.
+    pub secrets: Vec<String>,
+    /// How deep; by default [`Level::Contents`] for one backup and [`Level::Decoded`] for all, as far as keys allow.
+    pub level: Option<Level>,
+    /// The file of the key that signs the log's entry.
+    pub sign_with: Option<PathBuf>,
+    /// Where scratch folders are made; `None` takes the system's temporary folder.
+    pub scratch: Option<PathBuf>,
+    /// Whether the log gets no entry about it.
+    pub unrecorded: bool,
+}
+
+/// Verifies, and writes an entry about it into the log where that can be written.
+///
+/// # Errors
+/// When the repository, a key or the checkpoint cannot be read. What is wrong with the backups is in the report.
+pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Result<VerifyReport> {
+    let repository = open_repository(repository)?;
+    let public_keys = keys::public_keys(&options.public_keys)?;
+    let key = keys::signing_key(options.sign_with.as_deref())?;
+    let contents =
+        Contents { scratch: options.scratch.clone(), keys: keys::key_ring(&options.secrets, &[], &[])? };
+    let checkpoint = options.checkpoint.as_deref().map(|path| {
+        String::from_utf8(read_document(path)?).map_err(|_| {
+            Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
+        })
+    });
+    let level = options.level.or(options.all.then_some(Level::Decoded));
+    let core = CoreOptions {
+        level,
+        identities: identities(options.identity.as_deref())?,
+        public_keys,
+        checkpoint: checkpoint.transpose()?,
+        contents: Some(&contents),
+        ..CoreOptions::default()
+    };
+    let id = options.id.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let which = if options.all { Which::All } else { Which::One(id) };
+    let mut report = repository.verify(which, &core, ctx)?;
+    if !options.unrecorded
+        && let Err(error) = repository.record(report.to_event(), key.as_ref(), ctx)
+    {
+        report.notes.push(format!("this verification is not in the repository's log: {error}"));
+    }
+    Ok(report)
+}
+
+/// Reads the identities of a file, or none.
+pub(crate) fn identities(path: Option<&std::path::Path>) -> Result<Identities> {
+    path.map_or_else(|| Ok(Identities::none()), Identities::from_file)
+}
+
+/// Returns the kind of error that a report stands for, for exit statuses; `None` when nothing is wrong, or what is
+/// wrong is not about single bytes, signatures or keys.
+#[must_use]
+pub fn kind_of(report: &VerifyReport) -> Option<ErrorKind> {
+    let any = |kinds: &[Kind]| report.findings.iter().any(|finding| kinds.contains(&finding.kind));
+    if any(&[Kind::ObjectMissing, Kind::ObjectAltered, Kind::ObjectUndecodable]) {
+        Some(ErrorKind::Corrupt)
+    } else if any(&[
+        Kind::ManifestMissing,
+        Kind::ManifestAltered,
+        Kind::ManifestMalformed,
+        Kind::SignatureInvalid,
+        Kind::HeaderAltered,
+        Kind::LogEdited,
+        Kind::LogCheckpointMismatch,
+    ]) {
+        Some(ErrorKind::Tampered)
+    } else if any(&[Kind::Unsigned]) {
+        Some(ErrorKind::Unsigned)
+    } else if any(&[Kind::UnknownKey]) {
+        Some(ErrorKind::KeyRejected)
+    } else {
+        None
+    }
+}
