@@ -19,6 +19,7 @@ fn roles(role: &str) {
         "into-once" => into::role_once(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
+        "snapshot-told" => snapshot::role(),
         other => panic!("no role {other:?}"),
     }
 }
