@@ -5,8 +5,10 @@
 
 mod chains;
 mod child;
+mod conformance;
 mod crash;
 mod into;
+mod receipts;
 mod restore;
 mod rows;
 mod snapshot;
