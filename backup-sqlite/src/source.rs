@@ -35,10 +35,13 @@ use crate::fault::explain;
 use crate::migrations::{Known, SchemaVerdict, compare_database};
 use crate::open::{absolute, inspect, open_immutable, open_live};
 use crate::schema::user_tables;
+use crate::staging::{Staging, sweep};
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
 
 /// How much of the copy is read at once, in bytes.
 const BUFFER: usize = 1 << 20;
+/// The ending of folders that hold a copy for a verification.
+const VERIFY_SUFFIX: &str = "verify";
 
 /// How a database is backed up.
 #[derive(Debug, Clone)]
@@ -411,7 +414,9 @@ impl ChainVerify for SqliteSource {
         let span = tracing::info_span!(parent: &ctx.span(), "sqlite verify", path = %self.path.display());
         let _entered = span.enter();
         if let Some(folder) = &self.options.verify_copy_in {
-            let copy = Scratch::create(folder, &self.name())?;
+            sweep(folder, VERIFY_SUFFIX);
+            let staging = Staging::beside(&folder.join(self.name()), VERIFY_SUFFIX)?;
+            let copy = Scratch::create(staging.path(), &self.name())?;
             self.copy_to(&copy.path, ctx)?;
             return verify_copy(&copy.path, chain, ctx);
         }

@@ -13,3 +13,4 @@ mod note;
 mod order;
 mod signature;
 mod vectors;
+mod z4j;
