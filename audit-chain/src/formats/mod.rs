@@ -13,9 +13,10 @@ pub mod caracal_admin;
 mod caracal_drift;
 pub mod caracal_hmac;
 pub mod native;
+pub mod z4j;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "caracal", "caracal-admin", "native"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "caracal", "caracal-admin", "native", "z4j"];
 
 /// Returns a built-in format by its name.
 ///
@@ -28,6 +29,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
         "caracal" => Ok(Arc::new(caracal::Caracal)),
         "caracal-admin" => Ok(Arc::new(caracal_admin::CaracalAdmin)),
         "native" => Ok(Arc::new(native::Native)),
+        "z4j" => Ok(Arc::new(z4j::Z4j)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")

@@ -12,3 +12,4 @@ mod note;
 mod order;
 mod signature;
 mod vectors;
+mod z4j;
