@@ -106,6 +106,7 @@ impl Chain {
             at_point: self.at_point,
             point_head_at: self.point_head_at,
             breaks: self.breaks,
+            boundary: None,
         };
         self.point.as_ref().map_or_else(Vec::new, |(point, _)| compare_chain(point, &standing))
     }
