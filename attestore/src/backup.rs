@@ -187,7 +187,7 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     for file in &options.files {
-        snapshots.push((Box::new(files_source(file)?), Vec::new()));
+        snapshots.push((Box::new(files_source(file, &repository)?), Vec::new()));
     }
     let request = BackupRequest {
         sources: snapshots
@@ -227,12 +227,20 @@ fn chains_in(source: &SqliteSource, chains: &[ChainRequest], ctx: &Context) -> R
     Ok(chains.iter().filter(has).cloned().collect())
 }
 
-/// Reads `NAME=PATH`.
-fn files_source(text: &str) -> Result<FilesSource> {
+/// Reads `NAME=PATH`, and refuses a folder that holds the repository: a backup would grow by the ones before it.
+fn files_source(text: &str, repository: &Repository) -> Result<FilesSource> {
     let (name, path) = text
         .split_once('=')
         .filter(|(name, path)| !name.is_empty() && !path.is_empty())
         .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("--file {text:?}: expected NAME=PATH")))?;
+    if let (Ok(folder), Ok(root)) = (Path::new(path).canonicalize(), repository.path().canonicalize())
+        && (root.starts_with(&folder) || folder.starts_with(&root))
+    {
+        let root = repository.path().display();
+        let message = format!("--file {name}: {path} holds the repository {root}, or lies in it");
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .with_hint("name the folders beside it, or keep the repository elsewhere"));
+    }
     Ok(FilesSource::new(name, path))
 }
 
