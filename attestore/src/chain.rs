@@ -86,7 +86,7 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
     match input {
         Input::Stdin => run(&NdjsonSource::once("-", std::io::stdin())?),
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
-        Input::Json(path) => run(&JsonSource::parse(path.display().to_string(), &read_document(path)?)?),
+        Input::Json(path) => run(&JsonSource::open(path)?),
         Input::Csv(path) | Input::Dump(path) => Err(Error::new(
             ErrorKind::Unsupported,
             format!("{}: format {} is not read from this kind of input", path.display(), options.format),
