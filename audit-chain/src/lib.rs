@@ -18,11 +18,13 @@ pub mod report;
 pub mod retention;
 pub mod signature;
 pub mod source;
+pub mod timestamp;
 pub mod tlog;
 pub mod value;
 pub mod verify;
 
 mod diagnose;
+mod json_tree;
 mod order;
 mod pipeline;
 mod resolve;
