@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::csv_rows::{CsvOptions, CsvSource};
 use audit_chain::format::{ChainFormat, Companions};
 use audit_chain::formats;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
@@ -96,15 +97,13 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
             if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
         }
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
-        Input::Json(path) => run(&JsonSource::parse(path.display().to_string(), &read_document(path)?)?),
-        Input::Csv(path) | Input::Dump(path) => {
-            let kind = if path.is_dir() { "a folder" } else { "CSV" };
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{}: the format {} is not read from {kind}", path.display(), options.format),
-            )
-            .with_hint("give the SQLite file, or its rows as NDJSON or as a JSON array"))
-        }
+        Input::Json(path) => run(&JsonSource::open(path)?),
+        Input::Csv(path) => run(&CsvSource::open(path, CsvOptions::default())?),
+        Input::Dump(path) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{}: the format {} is not read from a folder", path.display(), options.format),
+        )
+        .with_hint("give the SQLite file, or its rows as NDJSON, CSV or a JSON array")),
         Input::Sqlite(path) => {
             let request = ChainRequest {
                 format: Arc::clone(&format),

@@ -1,8 +1,8 @@
 //! A chain's table as a [`RowSource`]: many readers on a private copy, one reader on a live database.
 //!
 //! A private copy never changes, so every worker opens a connection of its own and claims the next range of row
-//! ids ([`crate::ranges`]). A live database is read by one connection in one read transaction, because several
-//! could each see another instant ([`crate::ordered`]); so is a table without row ids or with an order of its own.
+//! ids (`ranges.rs`). A live database is read by one connection in one read transaction, because several
+//! could each see another instant (`ordered.rs`); so is a table without row ids or with an order of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
