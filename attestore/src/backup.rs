@@ -187,7 +187,10 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     for file in &options.files {
-        snapshots.push((Box::new(files_source(file)?), Vec::new()));
+        let mut source = files_source(file)?;
+        // A folder is taken without the databases that are sources of their own, and never with the repository itself.
+        source.exclude = databases.iter().cloned().chain([repository.path().to_owned()]).collect();
+        snapshots.push((Box::new(source), Vec::new()));
     }
     let request = BackupRequest {
         sources: snapshots
