@@ -171,7 +171,9 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
     let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
     let alone = databases.len() == 1;
+    let mut exclude = vec![repository.path().to_owned()];
     for Source { name, path } in databases {
+        exclude.push(path.clone());
         let source_options = SourceOptions {
             name,
             method: options.method,
@@ -187,7 +189,10 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     for file in &options.files {
-        snapshots.push((Box::new(files_source(file, &repository)?), Vec::new()));
+        let mut source = files_source(file)?;
+        // A folder is taken without the databases that are sources of their own, and never with the repository itself.
+        source.exclude.clone_from(&exclude);
+        snapshots.push((Box::new(source), Vec::new()));
     }
     let request = BackupRequest {
         sources: snapshots
@@ -227,20 +232,12 @@ fn chains_in(source: &SqliteSource, chains: &[ChainRequest], ctx: &Context) -> R
     Ok(chains.iter().filter(has).cloned().collect())
 }
 
-/// Reads `NAME=PATH`, and refuses a folder that holds the repository: a backup would grow by the ones before it.
-fn files_source(text: &str, repository: &Repository) -> Result<FilesSource> {
+/// Reads `NAME=PATH`.
+fn files_source(text: &str) -> Result<FilesSource> {
     let (name, path) = text
         .split_once('=')
         .filter(|(name, path)| !name.is_empty() && !path.is_empty())
         .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("--file {text:?}: expected NAME=PATH")))?;
-    if let (Ok(folder), Ok(root)) = (Path::new(path).canonicalize(), repository.path().canonicalize())
-        && (root.starts_with(&folder) || folder.starts_with(&root))
-    {
-        let root = repository.path().display();
-        let message = format!("--file {name}: {path} holds the repository {root}, or lies in it");
-        return Err(Error::new(ErrorKind::InvalidInput, message)
-            .with_hint("name the folders beside it, or keep the repository elsewhere"));
-    }
     Ok(FilesSource::new(name, path))
 }
 
