@@ -311,6 +311,11 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 
+    /// Returns the columns that hold integers, for inputs that do not tell types apart (CSV).
+    fn integers(&self) -> &[&str] {
+        &[]
+    }
+
     /// Returns the columns of the chain order; empty means the order of insertion (`rowid`, place in the file).
     ///
     /// Where there are some, the rule gives each record its [`Record::order`]: rows that come in another order (an

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod csv_rows;
 pub mod error;
 pub mod format;
 pub mod formats;

@@ -21,6 +21,7 @@ mod into_folder;
 pub mod migrations;
 mod open;
 mod ordered;
+mod preflight;
 mod prove;
 mod ranges;
 mod restore;

@@ -86,6 +86,10 @@ impl ChainFormat for Caracal {
         COLUMNS
     }
 
+    fn integers(&self) -> &[&str] {
+        &["chain_seq"]
+    }
+
     fn order(&self) -> &[&str] {
         &["zone_id", "chain_seq"]
     }

@@ -95,6 +95,10 @@ impl ChainFormat for CaracalAdmin {
         COLUMNS
     }
 
+    fn integers(&self) -> &[&str] {
+        &["status_code", "chain_seq"]
+    }
+
     fn order(&self) -> &[&str] {
         &["zone_id", "chain_seq"]
     }

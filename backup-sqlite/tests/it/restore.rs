@@ -550,14 +550,49 @@ fn nothing_is_recovered_where_nothing_was_interrupted() {
     assert!(contents(scene.place()) == before);
 }
 
-/// Restores in another process and says what came of it.
+/// Restores in another process, while another program fills the disk where that is asked for, and says what came of it.
 pub(crate) fn role() {
     let (target, backup) = (crate::child::argument("DATABASE"), Backup::open(&crate::child::argument("DIR")));
     let options = RestoreOptions { busy_timeout: Duration::from_secs(1), ..Default::default() };
-    match restore(&backup, &target, options) {
+    let fill = std::env::var_os("FILL").map(PathBuf::from);
+    let ctx = Context::new().with_progress(move |_| {
+        if let Some(fill) = fill.as_ref().filter(|fill| !fill.exists()) {
+            // Fails when the disk is full, which is what it is for.
+            let _ = std::fs::write(fill, vec![1_u8; 64 << 20]);
+        }
+    });
+    let restore = SqliteRestore::with_options(&target, options);
+    match restore.plan(&backup, &ctx).and_then(|plan| restore.execute(&plan, &backup, &ctx)) {
         Ok(_) => crate::child::say("done"),
         Err(error) => crate::child::say(&format!("failed {} {error}", error.kind().name())),
     }
+    crate::child::say(&format!("left {:?}", names(target.parent().unwrap())));
+}
+
+#[test]
+fn a_disk_that_fills_while_it_is_restored_leaves_everything_as_it_was() {
+    let test = "a_disk_that_fills_while_it_is_restored_leaves_everything_as_it_was";
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("bank.db");
+    bank(&source, "delete");
+    Connection::open(&source)
+        .unwrap()
+        .execute_batch("CREATE TABLE big(b); INSERT INTO big VALUES (zeroblob(30000000))")
+        .unwrap();
+    let backup = Backup::of(&source, &folder.path().join("backup"), &[]);
+    backup.save();
+    let place = folder.path().join("small");
+    std::fs::create_dir(&place).unwrap();
+    let live = place.join("bank.db");
+    let then = format!("echo old > '{}' &&", live.display());
+    let Some(command) = mounted(test, &place, "size=50m", &then) else { return };
+    let fill = place.join("other");
+    let arguments = [("DATABASE", live.as_path()), ("DIR", &backup.root), ("FILL", &fill)];
+    let mut child = Other::start_with(command, "restore-told", &arguments);
+    let said = child.wait_for("failed").unwrap_or_default();
+    assert!(said.starts_with("NoSpace "), "{said:?}");
+    assert_eq!(child.wait_for("left").unwrap(), "[\"bank.db\", \"other\"]");
+    assert!(child.finish());
 }
 
 #[test]
