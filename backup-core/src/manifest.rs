@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for Digest {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Compression {
-    /// As they are.
+    /// As they are: reserved; this version writes none and refuses to read one.
     None,
     /// Zstandard (RFC 8878) with content checksum; the stored name ends in `.zst`.
     Zstd,

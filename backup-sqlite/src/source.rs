@@ -32,6 +32,7 @@ use crate::checks::{self, Integrity};
 use crate::copy::{Job, Method, copy, database_bytes};
 use crate::facts::{self, KIND, Seen};
 use crate::fault::explain;
+use crate::migrations::{Known, SchemaVerdict, compare_database};
 use crate::open::{absolute, inspect, open_immutable, open_live};
 use crate::schema::user_tables;
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
@@ -98,6 +99,14 @@ impl SqliteSource {
     pub fn tables(&self, ctx: &Context) -> Result<Vec<String>> {
         let connection = self.open(ctx)?;
         user_tables(&connection).map_err(|error| explain(error, "read the schema of", &self.path))
+    }
+
+    /// Says how the database stands to what a program knows of its schema.
+    ///
+    /// # Errors
+    /// As [`Snapshot::preflight`]; `InvalidInput` for a query that does not answer one integer.
+    pub fn schema(&self, known: &Known, ctx: &Context) -> Result<SchemaVerdict> {
+        compare_database(known, &self.open(ctx)?, &self.path)
     }
 
     fn name(&self) -> String {

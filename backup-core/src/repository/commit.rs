@@ -301,7 +301,7 @@ impl Repository {
                 manifest.not_included.push(sentence.clone());
             }
         }
-        manifest.log = self.log().read(&[])?.position;
+        manifest.log = self.log().position(&Context::new())?;
         manifest.previous = state.live_records().next_back().map(|record| PreviousBackup {
             id: record.event.id.clone(),
             manifest_sha256: record.event.manifest_sha256,

@@ -180,6 +180,16 @@ impl Log<'_> {
         Ok(tip.frontier.size() - 1)
     }
 
+    /// Returns where the log stands; reads its last bundle only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] when an append does not end; [`ErrorKind::Tampered`] when the last bundle is not what
+    /// the checkpoint says.
+    pub(super) fn position(&self, ctx: &Context) -> Result<LogPosition> {
+        let _lock = Lock::acquire(&self.layout.log_lock(), "read", APPEND_WAIT, ctx)?;
+        Ok(self.tip()?.0.position())
+    }
+
     /// Writes one record behind `tip` and covers it.
     fn write(
         &self,

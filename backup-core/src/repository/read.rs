@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::durable;
 use crate::encrypt::Identities;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Encryption, Manifest, ObjectEntry};
+use crate::manifest::{Compression, Encryption, Manifest, ObjectEntry};
 use crate::seal::{OpenOptions, OpenReader, Sealed};
 use crate::signing::{self, PublicKey};
 use crate::traits::BackupObjects;
@@ -200,6 +200,10 @@ impl StoredBackup {
 
     /// Opens an object for its plain bytes.
     pub(super) fn open_object(&self, object: &ObjectEntry) -> Result<OpenReader<File>> {
+        if object.compression != Compression::Zstd {
+            let message = format!("{} of {} is not compressed with zstd", object.name, self.manifest.id);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let encrypted = object.encryption == Encryption::Age;
         if encrypted && self.identities.is_empty() {
             let message =

@@ -1,11 +1,13 @@
 //! The local repository: one module per concern.
 
 mod backup;
+mod chain;
 mod crash;
 mod lock;
 mod log;
 mod prune;
 mod tamper;
+mod verify;
 
 use std::path::Path;
 
