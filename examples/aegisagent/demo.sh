@@ -37,18 +37,20 @@ say() { printf '   %s\n' "$*"; }
 
 # Shows a command, runs it, and insists on its exit status.
 expect() {
-    local want=$1 got=0
+    local want=$1 got=0 start=$EPOCHREALTIME tenths
     shift
     printf '   $ %s\n' "$*"
     "$@" >.out 2>&1 || got=$?
+    tenths=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 100000))
     # Long output is cut for the eye; the checks below read all of it.
     head -n "$lines" .out | cut -c 1-150 | sed 's/^/     /'
-    [ "$(wc -l <.out)" -le "$lines" ] || printf '     … %d more lines\n' $(($(wc -l <.out) - lines))
+    [ "$(wc -l <.out)" -le "$lines" ] || printf '     … and %d more\n' $(($(wc -l <.out) - lines))
     if [ "$got" -ne "$want" ]; then
         echo "demo: expected exit status $want, got $got" >&2
         exit 1
     fi
     [ "$want" -eq 0 ] || say "→ exit status $got"
+    [ "$tenths" -lt 5 ] || say "→ $((tenths / 10)).$((tenths % 10)) s"
 }
 run() { expect 0 "$@"; }
 # Insists that the last output names something.

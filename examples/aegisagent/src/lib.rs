@@ -18,3 +18,8 @@ pub use generate::{Options, Summary, generate};
 pub use policy::PolicyChange;
 pub use receipt::{Action, CANON_VERSION, Receipt, ReceiptSigner, Signature};
 pub use store::{BUSY_TIMEOUT, ChainHead, MAX_RECEIPT_BYTES, SCHEMA_VERSION, Store};
+
+/// The code in the project's README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
