@@ -15,4 +15,5 @@ pub mod repository;
 pub mod seal;
 pub mod secret;
 pub mod signing;
+mod tally;
 pub mod traits;

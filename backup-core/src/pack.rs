@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Attributes, write_header, write_padding};
 use crate::manifest::Digest;
 use crate::names;
-use crate::seal::{SealOptions, SealWriter, Stored};
+use crate::seal::{SealOptions, SealWriter};
+use crate::tally::Stored;
 
 /// Bytes handled at once.
 const BUFFER: usize = 256 * 1024;

@@ -55,7 +55,7 @@ pub use self::layout::{FORMAT, FORMAT_VERSION, Header, Layout, MANIFEST, SIGNATU
 pub use self::log::BUNDLE;
 pub use self::policy::{Age, RetentionPolicy};
 pub use self::read::{ReadOptions, StoredBackup, recorded};
-pub use self::retention::{KeptBackup, PruneOptions, PruneOutcome, PrunePlan, RemovedBackup};
+pub use self::retention::{KeptBackup, PRUNE_BATCH, PruneOptions, PruneOutcome, PrunePlan, RemovedBackup};
 pub use self::verify::{ContentCheck, ContentReport, VerifyOptions, Which};
 
 use self::log::Log;
@@ -275,8 +275,7 @@ impl Repository {
     /// # Errors
     /// When the log or the folder cannot be read. A damaged log is a finding, and the rest is listed.
     pub fn list(&self) -> Result<Listing> {
-        let read = self.log().read(&[])?;
-        let (present, mut findings) = self.presence(&read)?;
+        let (read, present, mut findings) = self.settled(&[])?;
         findings.splice(0..0, read.findings.iter().cloned());
         let backups = read
             .state
@@ -285,6 +284,21 @@ impl Repository {
             .map(|record| self.summary(record))
             .collect();
         Ok(Listing { backups, findings })
+    }
+
+    /// Reads the log and compares it with the folder until no commit or prune comes in between: two readings
+    /// in a row see the same, or nothing wrong.
+    #[allow(clippy::type_complexity)] // What two readings give; it does not leave this crate.
+    fn settled(&self, sizes: &[u64]) -> Result<(LogRead, BTreeSet<String>, Vec<RepositoryFinding>)> {
+        let mut last = None;
+        loop {
+            let read = self.log().read(sizes)?;
+            let (present, findings) = self.presence(&read)?;
+            if findings.is_empty() || last.as_ref() == Some(&findings) {
+                return Ok((read, present, findings));
+            }
+            last = Some(findings);
+        }
     }
 
     /// Compares the log with the folder: the ids that are there and logged, and what does not fit.

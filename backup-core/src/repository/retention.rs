@@ -28,6 +28,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Digest, LogPosition};
 use crate::signing::{PublicKey, SigningKey};
 
+/// How many backups one entry of the log removes at most.
+pub const PRUNE_BATCH: usize = 256;
+
 /// How backups are pruned.
 #[derive(Debug, Clone, Default)]
 pub struct PruneOptions {
@@ -89,8 +92,8 @@ pub struct PruneOutcome {
     pub removed: Vec<RemovedBackup>,
     /// How many bytes that freed.
     pub freed_bytes: u64,
-    /// The log's entry; absent when there was nothing to remove.
-    pub entry: Option<u64>,
+    /// The log's entries, one per [`PRUNE_BATCH`] backups; none when there was nothing to remove.
+    pub entries: Vec<u64>,
 }
 
 impl Repository {
@@ -225,19 +228,37 @@ impl Repository {
         key: Option<&SigningKey>,
         ctx: &Context,
     ) -> Result<PruneOutcome> {
-        if removed.is_empty() {
-            return Ok(PruneOutcome { removed: Vec::new(), freed_bytes: 0, entry: None });
+        // Refused as a whole before anything goes, as far as that is known now.
+        for backup in removed {
+            ctx.check()?;
+            self.lock_unread(&backup.id)?;
         }
-        ctx.check()?;
-        let _unread =
-            removed.iter().map(|backup| self.lock_unread(&backup.id)).collect::<Result<Vec<_>>>()?;
-        let backups: Vec<PrunedBackup> = removed
+        let mut outcome = PruneOutcome { removed: Vec::new(), freed_bytes: 0, entries: Vec::new() };
+        for batch in removed.chunks(PRUNE_BATCH) {
+            let (done, total) = (outcome.removed.len() as u64, Some(removed.len() as u64));
+            ctx.progress(Progress { stage: "prune", object: &batch[0].id, done, total, unit: "objects" });
+            outcome.entries.push(self.remove_batch(batch, policy, key)?);
+            outcome.removed.extend_from_slice(batch);
+            outcome.freed_bytes += batch.iter().map(|backup| backup.size_bytes).sum::<u64>();
+        }
+        Ok(outcome)
+    }
+
+    /// Removes some backups: journal, entry, bytes, journal.
+    fn remove_batch(
+        &self,
+        batch: &[RemovedBackup],
+        policy: &RetentionPolicy,
+        key: Option<&SigningKey>,
+    ) -> Result<u64> {
+        let _unread = batch.iter().map(|backup| self.lock_unread(&backup.id)).collect::<Result<Vec<_>>>()?;
+        let backups: Vec<PrunedBackup> = batch
             .iter()
             .map(|backup| PrunedBackup { id: backup.id.clone(), manifest_sha256: backup.manifest_sha256 })
             .collect();
         let event = PruneEvent { policy: policy.describe(), backups };
-        let journal = PruneJournal { backups: event.backups.clone() }.write(self)?;
         let cosigner = self.cosigner(key)?;
+        let journal = PruneJournal { backups: event.backups.clone() }.write(self)?;
         let appended = self.log().append(cosigner.as_ref(), &Context::new(), |state| {
             // A hold needs no repository lock: it may have come since the plan.
             let state = state()?;
@@ -251,30 +272,23 @@ impl Repository {
                 }
             }
         });
-        let entry =
-            match appended {
-                Ok(entry) => entry,
-                Err(error) => {
-                    // Left to `recover` when the entry may have been written before the failure.
-                    if self.log().state().is_ok_and(|state| {
-                        event.backups.iter().all(|backup| state.live(&backup.id).is_some())
-                    }) {
-                        self.durable.remove_file(&journal)?;
-                    }
-                    return Err(error);
+        let entry = match appended {
+            Ok(entry) => entry,
+            Err(error) => {
+                // Left to `recover` when the entry may have been written before the failure.
+                let unwritten =
+                    |state: LogState| event.backups.iter().all(|backup| state.live(&backup.id).is_some());
+                if self.log().state().is_ok_and(unwritten) {
+                    self.durable.remove_file(&journal)?;
                 }
-            };
-        for (done, backup) in event.backups.iter().enumerate() {
-            let (done, total) = (done as u64, Some(event.backups.len() as u64));
-            ctx.progress(Progress { stage: "prune", object: &backup.id, done, total, unit: "objects" });
+                return Err(error);
+            }
+        };
+        for backup in &event.backups {
             self.remove_backup(backup)?;
         }
         self.durable.remove_file(&journal)?;
-        Ok(PruneOutcome {
-            removed: removed.to_vec(),
-            freed_bytes: removed.iter().map(|backup| backup.size_bytes).sum(),
-            entry: Some(entry),
-        })
+        Ok(entry)
     }
 
     /// Locks a backup's manifest against readers.

@@ -13,7 +13,7 @@
 //!
 //! What cannot be verified for want of an identity makes the verdict `cannot-verify`, when it was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use audit_chain::report::{ChainReport, Verdict};
 
@@ -24,12 +24,16 @@ use super::finding::{
 use super::logread::{LogRead, extends};
 use super::objects::{Work, check_contents, list_files, verify_objects};
 use super::read::{ReadOptions, StoredBackup};
-use super::{Repository, parse_root};
+use super::{LATEST, Repository, parse_root};
 use crate::context::Context;
 use crate::encrypt::Identities;
 use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::LogPosition;
 use crate::signing::PublicKey;
 use crate::traits::{BackupObjects, Check};
+
+/// How many backups are open at once.
+const BATCH: usize = 64;
 
 /// Asks a backend whether the contents of a backup are sound.
 pub trait ContentCheck: Sync {
@@ -49,10 +53,10 @@ pub struct ContentReport {
     pub chains: Vec<ChainReport>,
 }
 
-/// Which backups to verify. The log is verified in any case.
+/// Which backups to verify. The log is verified in any case, and whether every backup that it names is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which<'a> {
-    /// None: the log, and whether every backup is there.
+    /// None.
     Log,
     /// One, by id or [`LATEST`](super::LATEST).
     One(&'a str),
@@ -88,11 +92,21 @@ impl std::fmt::Debug for VerifyOptions<'_> {
     }
 }
 
+/// A backup as verification finds it.
+enum Opened {
+    /// Its manifest holds: its objects are next.
+    Work(Box<Work>),
+    /// It cannot be opened.
+    Closed(Box<BackupReport>),
+    /// A prune is taking it away.
+    Leaving,
+}
+
 impl Repository {
     /// Verifies the log and the backups that are asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when the backup asked for is not there; [`ErrorKind::Malformed`] and
+    /// [`ErrorKind::NotFound`] when the backup asked for is not there, and should not be; [`ErrorKind::Malformed`] and
     /// [`ErrorKind::Mismatch`] for a checkpoint that is not one of this repository;
     /// [`ErrorKind::InvalidInput`] when contents are asked for without a check; [`ErrorKind::Cancelled`]; when
     /// something cannot be read at all. What is wrong is in the report: see [`VerifyReport::ok`].
@@ -108,7 +122,7 @@ impl Repository {
         }
         let outside = options.checkpoint.as_deref().map(|text| self.log().outside(text)).transpose()?;
         let sizes: Vec<u64> = outside.iter().map(|outside| outside.size).collect();
-        let read = self.log().read(&sizes)?;
+        let (read, present, missing) = self.settled(&sizes)?;
         let mut findings = read.findings.clone();
         let mut extended = None;
         if let Some(outside) = &outside {
@@ -116,50 +130,81 @@ impl Repository {
             extended = Some(wrong.is_none());
             findings.extend(wrong);
         }
-        let (present, missing) = self.presence(&read)?;
-        let records: Vec<&BackupRecord> = match which {
-            Which::Log => Vec::new(),
-            Which::All => {
-                read.state.live_records().filter(|record| present.contains(&record.event.id)).collect()
-            }
-            Which::One(id) => vec![self.find(&read.state, id)?],
-        };
-        let about = |finding: &Finding| match which {
-            Which::One(_) => records.iter().any(|record| finding.backup.as_ref() == Some(&record.event.id)),
-            _ => true,
-        };
-        findings.extend(missing.into_iter().filter(about));
-
-        let mut works = Vec::new();
+        findings.extend(missing);
+        let records = self.chosen(which, &read, &present)?;
         let mut backups = Vec::new();
-        for record in &records {
-            ctx.check()?;
-            let (work, report, found) = self.open_for_verify(record, &read, options, ctx)?;
-            findings.extend(found);
-            works.extend(work);
-            backups.extend(report);
+        let mut positions = Vec::new();
+        for batch in records.chunks(BATCH) {
+            self.verify_batch(batch, &read, options, &mut backups, &mut positions, &mut findings, ctx)?;
         }
-        self.check_positions(&works, &mut findings)?;
-        verify_objects(&mut works, options, &mut findings, ctx)?;
-        for work in &mut works {
-            check_contents(work, options, &mut findings, ctx)?;
-        }
-        backups.extend(works.into_iter().map(|work| work.report));
-        let order: BTreeMap<&str, u64> =
-            records.iter().map(|record| (record.event.id.as_str(), record.sequence)).collect();
-        backups.sort_by_key(|backup| order.get(backup.id.as_str()).copied());
+        self.check_positions(&positions, &mut findings)?;
         Ok(self.conclude(&read, extended, backups, findings, options))
     }
 
-    /// Opens a backup and checks what needs no object: a report alone means that it cannot be opened.
-    #[allow(clippy::type_complexity)]
+    /// Finds the records of the backups that are asked for and there; what is missing is a finding already.
+    fn chosen<'a>(
+        &self,
+        which: Which<'_>,
+        read: &'a LogRead,
+        present: &BTreeSet<String>,
+    ) -> Result<Vec<&'a BackupRecord>> {
+        let there = |record: &&BackupRecord| present.contains(&record.event.id);
+        let missing = read.state.live_records().any(|record| !there(&record));
+        match which {
+            Which::Log => Ok(Vec::new()),
+            Which::All => Ok(read.state.live_records().filter(there).collect()),
+            Which::One(LATEST) if missing => {
+                Ok(read.state.live_records().rev().find(there).into_iter().collect())
+            }
+            Which::One(id) if read.state.live(id).is_some_and(|record| !there(&record)) => Ok(Vec::new()),
+            Which::One(id) => Ok(vec![self.find(&read.state, id)?]),
+        }
+    }
+
+    /// Verifies some backups, in the order of the log.
+    #[allow(clippy::too_many_arguments)] // One pass over the batches with what they add to.
+    fn verify_batch(
+        &self,
+        records: &[&BackupRecord],
+        read: &LogRead,
+        options: &VerifyOptions<'_>,
+        backups: &mut Vec<BackupReport>,
+        positions: &mut Vec<(String, LogPosition)>,
+        findings: &mut Vec<Finding>,
+        ctx: &Context,
+    ) -> Result<()> {
+        let mut works = Vec::new();
+        let mut closed = Vec::new();
+        for record in records {
+            ctx.check()?;
+            match self.open_for_verify(record, read, options, findings, ctx)? {
+                Opened::Work(work) => works.push(*work),
+                Opened::Closed(report) => closed.push(*report),
+                Opened::Leaving => {}
+            }
+        }
+        verify_objects(&mut works, options, findings, ctx)?;
+        for work in &mut works {
+            check_contents(work, options, findings, ctx)?;
+            let manifest = work.stored.manifest();
+            positions.push((manifest.id.clone(), manifest.log.clone()));
+        }
+        closed.extend(works.into_iter().map(|work| work.report));
+        let place = |id: &str| records.iter().position(|record| record.event.id == id);
+        closed.sort_by_key(|report| place(&report.id));
+        backups.append(&mut closed);
+        Ok(())
+    }
+
+    /// Opens a backup and checks what needs no object.
     fn open_for_verify(
         &self,
         record: &BackupRecord,
         read: &LogRead,
         options: &VerifyOptions<'_>,
+        findings: &mut Vec<Finding>,
         ctx: &Context,
-    ) -> Result<(Option<Work>, Option<BackupReport>, Vec<Finding>)> {
+    ) -> Result<Opened> {
         let id = &record.event.id;
         let mut report = BackupReport {
             id: id.clone(),
@@ -178,12 +223,12 @@ impl Repository {
             identities: options.identities.clone(),
             public_keys: public_keys.to_vec(),
         };
-        let mut findings = Vec::new();
+        let mut unfit = None;
         let opened = self.open_record(record, &keys(&options.public_keys), ctx).or_else(|error| {
             // An unfit signature is a finding; the rest is verified all the same where it can be.
             match error.kind() {
                 ErrorKind::Unsigned | ErrorKind::KeyRejected => {
-                    findings.push(manifest_finding(&error).backup(id));
+                    unfit = Some(manifest_finding(&error).backup(id));
                     self.open_record(record, &keys(&[]), ctx)
                 }
                 _ => Err(error),
@@ -191,29 +236,34 @@ impl Repository {
         });
         let stored = match opened {
             Ok(stored) => stored,
-            Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::InUse) => {
-                return Err(error);
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) if error.kind() == ErrorKind::InUse => return Ok(Opened::Leaving),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.is_pruned(id)? => {
+                return Ok(Opened::Leaving);
             }
             Err(error) if error.kind() == ErrorKind::Newer => {
                 report.verdict = Verdict::CannotVerify;
                 report.not_verified.push(error.to_string());
-                return Ok((None, Some(report), findings));
+                return Ok(Opened::Closed(Box::new(report)));
             }
             Err(error) => {
-                let finding = manifest_finding(&error).backup(id).entry(record.sequence);
-                if findings.iter().all(|found| found.kind != finding.kind) {
-                    findings.push(finding);
-                }
-                return Ok((None, Some(report), findings));
+                findings.push(manifest_finding(&error).backup(id).entry(record.sequence));
+                return Ok(Opened::Closed(Box::new(report)));
             }
         };
+        findings.extend(unfit);
         report.signed_by = stored.signed_by().map(PublicKey::to_minisign);
         report.signer_trusted = stored
             .signed_by()
             .is_some_and(|key| options.public_keys.iter().any(|trusted| trusted.key() == key.key()));
-        self.check_manifest(&stored, read, record, &mut findings);
-        list_files(stored.folder(), stored.manifest(), &mut findings)?;
-        Ok((Some(Work { stored, report }), None, findings))
+        self.check_manifest(&stored, read, record, findings);
+        list_files(stored.folder(), stored.manifest(), findings)?;
+        Ok(Opened::Work(Box::new(Work { stored, report })))
+    }
+
+    /// Reports whether a prune of this backup is on record by now.
+    fn is_pruned(&self, id: &str) -> Result<bool> {
+        Ok(self.log().read(&[])?.state.live(id).is_none())
     }
 
     /// Checks what a manifest says against the log.
@@ -254,15 +304,17 @@ impl Repository {
     }
 
     /// Every manifest holds the log's position when it was written: the log must extend each of them.
-    fn check_positions(&self, works: &[Work], findings: &mut Vec<Finding>) -> Result<()> {
-        let positions = works.iter().map(|work| (work, &work.stored.manifest().log));
-        let sizes: Vec<u64> = positions.clone().map(|(_, log)| log.size).collect();
-        if sizes.is_empty() {
+    fn check_positions(
+        &self,
+        positions: &[(String, LogPosition)],
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        if positions.is_empty() {
             return Ok(());
         }
+        let sizes: Vec<u64> = positions.iter().map(|(_, log)| log.size).collect();
         let read = self.log().read(&sizes)?;
-        for (work, log) in positions {
-            let id = &work.stored.manifest().id;
+        for (id, log) in positions {
             let what = format!("what the manifest of {id} says");
             let finding = match parse_root(&log.root) {
                 Some(root) => extends(&read, log.size, &root, &what),

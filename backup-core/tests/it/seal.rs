@@ -198,6 +198,20 @@ fn a_reader_that_stops_early_has_the_rest_checked_by_finish() {
 }
 
 #[test]
+fn a_dropped_writer_leaves_an_object_that_does_not_open() {
+    let identities = Identities::generate();
+    for (sealing, opening) in both(&identities) {
+        for size in [0, 10, 3 << 20] {
+            let mut stored = Vec::new();
+            let mut writer = SealWriter::new("object", &mut stored, &sealing, &Context::new()).unwrap();
+            writer.write_all(&text(size)).unwrap();
+            drop(writer);
+            assert_eq!(open(&stored, &opening).unwrap_err().kind(), ErrorKind::Corrupt, "{size}");
+        }
+    }
+}
+
+#[test]
 fn cancelling_stops_both_directions_with_its_own_kind() {
     let cancel = Cancel::new();
     let ctx = Context::new().with_cancel(cancel.clone());

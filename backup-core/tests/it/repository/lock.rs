@@ -1,5 +1,6 @@
 //! Two at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -68,5 +69,38 @@ fn pitfall_20_the_second_backup_waits_when_it_is_asked_to() {
         second.join().unwrap().unwrap();
     });
     assert_eq!(ids(&repository), ["first", "second"]);
+    assert_whole(&repository);
+}
+
+#[test]
+fn readers_see_a_whole_repository_while_backups_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = init(dir.path());
+    back_up(&repository, "first").unwrap();
+    let done = AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert_whole(&repository);
+                let listing = repository.list().unwrap();
+                assert_eq!(listing.findings, []);
+                assert!(!listing.backups.is_empty());
+                rounds += 1;
+            }
+            rounds
+        });
+        let source = Memory::small();
+        for _ in 0..60 {
+            let retention = Some(RetentionPolicy::last(2));
+            let outcome =
+                repository.backup(&BackupRequest { retention, ..request(&source, None) }, &Context::new());
+            // A prune gives way to a reader.
+            assert!(outcome.unwrap().prune_error.is_none_or(|error| error.contains("is being read")));
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    assert!(rounds > 3, "{rounds}");
     assert_whole(&repository);
 }

@@ -37,7 +37,7 @@ fn a_plan_changes_nothing_and_applying_it_does_what_it_says() {
     let again = repository.prune_plan(&keep_last(2), &Context::new()).unwrap();
     assert_eq!(again.remove, []);
     let nothing = repository.prune_apply(&again, &keep_last(2), None, &Context::new()).unwrap();
-    assert_eq!(nothing.entry, None);
+    assert_eq!(nothing.entries, [0; 0]);
     assert_eq!(repository.show("b0").unwrap_err().kind(), ErrorKind::NotFound);
 }
 

@@ -79,7 +79,7 @@ fn wrong_contents_are_a_finding_and_damaged_objects_are_not_handed_to_the_backen
 }
 
 #[test]
-fn a_verification_of_one_backup_does_not_speak_of_others() {
+fn a_verification_of_one_backup_reads_no_other_and_still_misses_what_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let repository = init(dir.path());
     back_up(&repository, "good").unwrap();
@@ -91,6 +91,13 @@ fn a_verification_of_one_backup_does_not_speak_of_others() {
     assert_eq!(verify("none").unwrap_err().kind(), ErrorKind::NotFound);
     let all = verify_all(&repository);
     assert_eq!((all.ok, all.backups[0].ok, all.backups[1].ok), (false, true, false));
+    std::fs::remove_dir_all(bad).unwrap();
+    for id in ["good", "latest", "bad"] {
+        let report = verify(id).unwrap();
+        assert!(report.has(Kind::BackupMissing) && !report.ok, "{id}");
+        assert!(report.backups.iter().all(|backup| backup.ok && backup.id == "good"));
+        assert_eq!(report.backups.len(), usize::from(id != "bad"), "{id}");
+    }
 }
 
 #[test]
