@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::context::Context;
-use backup_core::error::Result;
+use backup_core::error::{Error, ErrorKind, Result};
 use backup_sqlite::SetAside;
 use serde::Serialize;
 
@@ -11,12 +11,14 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AsideOutcome {
     /// The restored database.
+    #[serde(serialize_with = "backup_core::paths::lossy")]
     pub target: PathBuf,
     /// What restores had set aside, oldest first.
     pub set_aside: Vec<SetAside>,
     /// Whether they were removed.
     pub removed: bool,
     /// Where the files went, where they were archived.
+    #[serde(serialize_with = "backup_core::paths::all_lossy")]
     pub archived: Vec<PathBuf>,
 }
 
@@ -25,6 +27,12 @@ pub struct AsideOutcome {
 /// # Errors
 /// When the folder cannot be read or a file cannot be removed or moved.
 pub fn set_aside(target: &Path, remove: bool, archive: Option<&Path>, ctx: &Context) -> Result<AsideOutcome> {
+    if target.is_dir() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{}: expected the file of a restored database, found a folder", target.display()),
+        ));
+    }
     let found = backup_sqlite::set_aside(target)?;
     let mut archived = Vec::new();
     for aside in &found {

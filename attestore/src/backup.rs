@@ -18,12 +18,13 @@ use backup_sqlite::{Method, SourceOptions, SqliteSource};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{chain, input, keys};
+use crate::input::{self, Source};
+use crate::{chain, keys};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// Databases: a path, `sqlite:PATH`.
+    /// Databases: a path, `sqlite:PATH`, or `NAME=` before either.
     pub sources: Vec<String>,
     /// The backup's name instead of a UTC time stamp.
     pub name: Option<String>,
@@ -134,6 +135,11 @@ pub(crate) fn local(repository: &str) -> Result<&Path> {
             format!("{scheme}: this build keeps repositories in folders only"),
         )
         .with_hint("name a folder; copy it to the object store with the store's own tool")),
+        // Only the scheme is repeated: a URL may hold a password.
+        Some((scheme, _)) if !Path::new(repository).exists() => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{scheme}: no such kind of repository: expected a folder"),
+        )),
         _ => Ok(Path::new(repository)),
     }
 }
@@ -163,11 +169,16 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         })
         .collect::<Result<Vec<_>>>()?;
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
-    let databases = options.sources.iter().map(|text| input::database(text)).collect::<Result<Vec<_>>>()?;
+    let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
     let alone = databases.len() == 1;
-    for path in databases {
-        let source =
-            SqliteSource::with_options(&path, SourceOptions { method: options.method, ..Default::default() });
+    for Source { name, path } in databases {
+        let source_options = SourceOptions {
+            name,
+            method: options.method,
+            chains_by_name: !alone,
+            ..SourceOptions::default()
+        };
+        let source = SqliteSource::with_options(path, source_options);
         let held = if alone { chains.clone() } else { chains_in(&source, &chains, ctx)? };
         snapshots.push((Box::new(source), held));
     }

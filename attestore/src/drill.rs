@@ -115,7 +115,7 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
             Err(error) => checks.push(Check {
                 name: format!("{object} restored"),
                 ok: false,
-                detail: error.to_string(),
+                detail: error.full_text(),
             }),
         }
     }
@@ -217,19 +217,21 @@ pub fn markdown(report: &DrillReport) -> String {
     }
     text.push_str("\nNot in the backup:\n\n");
     for line in &report.not_included {
-        let _ = writeln!(text, "- {line}");
+        let _ = writeln!(text, "- {}", cell(line));
     }
     text
 }
 
-/// Keeps a value inside its cell.
+/// Keeps a value inside its cell, and from being taken for markup or obeyed by a terminal.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
+    let blank = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(blank).collect::<String>().replace('|', "\\|").replace('<', "&lt;")
 }
 
 /// Spells an age.
 fn age(seconds: i64) -> String {
     match seconds {
+        1 => "1 second".to_owned(),
         ..120 => format!("{seconds} seconds"),
         120..7_200 => format!("{} minutes", seconds / 60),
         7_200..172_800 => format!("{} hours", seconds / 3_600),

@@ -48,7 +48,30 @@ impl Input {
     }
 }
 
-/// Reads a SOURCE: always a database.
+/// A database to back up, and the name it is given in the backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The name; the file's stem where `None`.
+    pub name: Option<String>,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Reads a SOURCE: a path, `sqlite:PATH`, or either behind `NAME=`. What exists under the whole text is that file.
+///
+/// # Errors
+/// As [`database`].
+pub fn source(text: &str) -> Result<Source> {
+    let named = text.split_once('=').filter(|(name, rest)| {
+        !name.is_empty() && !rest.is_empty() && !name.contains(['/', ':']) && !Path::new(text).exists()
+    });
+    match named {
+        Some((name, rest)) => Ok(Source { name: Some(name.to_owned()), path: database(rest)? }),
+        None => Ok(Source { name: None, path: database(text)? }),
+    }
+}
+
+/// Reads the path of a database.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for a server this build has no backend for.
@@ -59,7 +82,7 @@ pub fn database(text: &str) -> Result<PathBuf> {
 /// Takes the path out of a `sqlite:` URL; `None` for a plain path.
 fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
     if text.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidInput, "a source is empty: expected a path or sqlite:PATH"));
+        return Err(Error::new(ErrorKind::InvalidInput, "a path is empty: expected a path or sqlite:PATH"));
     }
     if let Some(rest) = text.strip_prefix("sqlite:") {
         let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -76,7 +99,7 @@ fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
         }
         Some(other) if !Path::new(text).exists() => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("{other}: unknown kind of source: expected a path or sqlite:PATH"),
+            format!("{other}: no such kind of database: expected a path or sqlite:PATH"),
         )),
         _ => Ok(None),
     }
@@ -96,6 +119,12 @@ mod tests {
         assert_eq!(database("mysql://h/d").unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(database("").unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(database("sqlite:").unwrap_err().kind(), ErrorKind::InvalidInput);
+        let named = |text: &str| source(text).unwrap().name;
+        assert_eq!(named("eu=/var/app.db"), Some("eu".to_owned()));
+        assert_eq!(source("eu=sqlite:a=b.db").unwrap().path, Path::new("a=b.db"));
+        for text in ["app.db", "/a=b/app.db", "sqlite:a=b.db", "=app.db"] {
+            assert_eq!(named(text), None, "{text}");
+        }
         assert_eq!(Input::parse("-").unwrap(), Input::Stdin);
         assert_eq!(Input::parse("no-such-file").unwrap_err().kind(), ErrorKind::NotFound);
         assert!(matches!(Input::parse(".").unwrap(), Input::Dump(_)));

@@ -9,6 +9,7 @@ use backup_core::durable::Durable;
 use backup_core::error::{Error, Result};
 use backup_core::manifest::Digest;
 use backup_core::pack::{PackOptions, Packer};
+use backup_core::paths::lossy;
 use backup_core::repository::{
     Event, ExportEvent, Listing, MANIFEST, PruneOptions as CorePruneOptions, PruneOutcome, PrunePlan,
     ReadOptions, Repository, RepositoryOptions, RetentionPolicy, SIGNATURE,
@@ -25,8 +26,10 @@ use crate::keys;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeygenOutcome {
     /// The file of the secret key, mode 0600.
+    #[serde(serialize_with = "lossy")]
     pub secret_key: PathBuf,
     /// The file of the public key.
+    #[serde(serialize_with = "lossy")]
     pub public_key_file: PathBuf,
     /// The public key as minisign spells it.
     pub public_key: String,
@@ -166,6 +169,7 @@ pub struct ExportOutcome {
     /// The backup's id.
     pub id: String,
     /// The file.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// Its size in bytes.
     pub size_bytes: u64,

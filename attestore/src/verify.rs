@@ -66,10 +66,10 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let id = options.id.as_deref().unwrap_or(backup_core::repository::LATEST);
     let which = if options.all { Which::All } else { Which::One(id) };
     let mut report = repository.verify(which, &core, ctx)?;
-    if !options.unrecorded {
-        if let Err(error) = repository.record(report.to_event(), key.as_ref(), ctx) {
-            report.notes.push(format!("this verification is not in the repository's log: {error}"));
-        }
+    if !options.unrecorded
+        && let Err(error) = repository.record(report.to_event(), key.as_ref(), ctx)
+    {
+        report.notes.push(format!("this verification is not in the repository's log: {error}"));
     }
     Ok(report)
 }

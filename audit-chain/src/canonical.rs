@@ -31,9 +31,6 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// How many bytes are looked at together.
-const LANE: usize = 32;
-
 /// Reports whether a byte must be escaped: below 0x20, a quote or a backslash.
 #[inline]
 const fn needs_escape(byte: u8) -> bool {
@@ -43,17 +40,19 @@ const fn needs_escape(byte: u8) -> bool {
 /// Returns how many leading bytes need no escape.
 #[inline]
 fn plain_prefix(bytes: &[u8]) -> usize {
-    let (lanes, _) = bytes.as_chunks::<LANE>();
-    // Without a branch inside a lane the compiler compares it as vectors.
-    let plain = |lane: &&[u8; LANE]| !lane.iter().fold(false, |found, byte| found | needs_escape(*byte));
-    let mut at = lanes.iter().take_while(plain).count() * LANE;
-    while let Some(&byte) = bytes.get(at) {
-        if needs_escape(byte) {
-            break;
-        }
-        at += 1;
-    }
-    at
+    let long = plain_lanes::<32>(bytes);
+    let rest = bytes.get(long..).unwrap_or_default();
+    let short = plain_lanes::<8>(rest);
+    let tail = rest.get(short..).unwrap_or_default();
+    long + short + tail.iter().take_while(|byte| !needs_escape(**byte)).count()
+}
+
+/// Returns the length of the leading lanes of `N` bytes that need no escape.
+#[inline]
+fn plain_lanes<const N: usize>(bytes: &[u8]) -> usize {
+    // Without a branch inside a lane the compiler compares it as one vector.
+    let plain = |lane: &&[u8; N]| !lane.iter().fold(false, |found, byte| found | needs_escape(*byte));
+    bytes.as_chunks::<N>().0.iter().take_while(plain).count() * N
 }
 
 /// Appends the inside of a JSON string.

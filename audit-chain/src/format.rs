@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::report::{ChainReport, Finding, FindingKind, Note, NoteKind};
+use crate::report::{ChainReport, Finding, FindingKind, Note, NoteKind, VerifiedBy};
 use crate::source::RowSource;
 use crate::value::{Columns, Row, Value};
 use crate::verify::VerifyOptions;
@@ -311,6 +311,11 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 
+    /// Returns the columns that hold integers, for inputs that do not tell types apart (CSV).
+    fn integers(&self) -> &[&str] {
+        &[]
+    }
+
     /// Returns the columns of the chain order; empty means the order of insertion (`rowid`, place in the file).
     ///
     /// Where there are some, the rule gives each record its [`Record::order`]: rows that come in another order (an
@@ -345,6 +350,12 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns how retention cuts a chain into parts that it takes away whole, where it does. Only for numbered records.
     fn parts(&self) -> Option<PartRule> {
         None
+    }
+
+    /// Reports whether [`ChainFormat::order`] goes by a clock that the records' HMACs cover. Then a record that verifies and names
+    /// a later one as its predecessor was written so, with the clock set back: a note, no finding.
+    fn order_is_sealed(&self) -> bool {
+        false
     }
 
     /// Resolves columns and prepares keys for one worker thread.
@@ -427,6 +438,8 @@ pub struct Walked {
     pub signed: u64,
     /// How many records each key was used for, by its label.
     pub records_by_key: Vec<(String, u64)>,
+    /// Which key verified which span.
+    pub verified_by: Vec<VerifiedBy>,
     /// Whether something is wrong with the last record by itself.
     pub last_faulty: bool,
     /// The place, from 1, of the first record that bears the link of [`Start::watch`].
@@ -439,6 +452,26 @@ pub struct Walked {
     pub vouched: u64,
     /// How the records were authenticated, in order. Past [`Conclusion::runs_left_out`] runs are only counted.
     pub runs: Vec<Run>,
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            records: 0,
+            last: 0,
+            head: Link::Genesis,
+            signed: 0,
+            records_by_key: Vec::new(),
+            verified_by: Vec::new(),
+            last_faulty: false,
+            watched: None,
+            snapshot: None,
+            times: None,
+            vouched: 0,
+            runs: Vec::new(),
+        }
+    }
 }
 
 /// Neighbouring records that were authenticated in the same way.

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod csv_rows;
 pub mod error;
 pub mod format;
 pub mod formats;
@@ -18,11 +19,13 @@ pub mod report;
 pub mod retention;
 pub mod signature;
 pub mod source;
+pub mod timestamp;
 pub mod tlog;
 pub mod value;
 pub mod verify;
 
 mod diagnose;
+mod json_tree;
 mod order;
 mod pipeline;
 mod resolve;

@@ -60,6 +60,11 @@ impl Search {
         }
     }
 
+    /// Reports whether the predecessor that a record names stands behind it.
+    pub(crate) fn names_a_later_one(&self, chain: &str, found: &Break) -> bool {
+        self.sighting(chain, found.prev).at.is_some_and(|at| at > found.place)
+    }
+
     fn sighting(&self, chain: &str, link: Link) -> Sighting {
         self.asked.get(chain).and_then(|asked| asked.get(&link)).copied().unwrap_or_default()
     }

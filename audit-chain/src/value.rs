@@ -47,6 +47,17 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Reads an integer that is stored as one, or as its decimal digits in text (CSV).
+    #[must_use]
+    pub fn to_int(self) -> Option<i64> {
+        match self {
+            Self::Int(value) => Some(value),
+            Self::Text(text) if text.starts_with('+') => None,
+            Self::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// Reports whether there is no value: NULL, or no such member.
     #[must_use]
     pub const fn is_null(self) -> bool {

@@ -17,7 +17,7 @@ use crate::format::{ChainFormat, Companions, Link, Setup, Tables};
 use crate::keys::KeyRing;
 use crate::order::{Sorted, Sorter};
 use crate::pipeline::{self, Batch};
-use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Verdict};
+use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Note, NoteKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::retention::{self, Parts};
 use crate::source::RowSource;
@@ -192,6 +192,17 @@ impl Work<'_> {
         let breaks = std::mem::take(&mut walk.breaks);
         for found in &breaks {
             let id = walk.chains[found.chain].id.clone();
+            let set_back = |search: &Search| found.sound && search.names_a_later_one(&id, found);
+            if self.format.order_is_sealed() && search.as_ref().is_some_and(set_back) {
+                walk.notes.push(Note {
+                    kind: NoteKind::ClockStepBack,
+                    chain: id,
+                    position: Some(found.place),
+                    last: None,
+                    explains: "the record verifies and names a later one as its predecessor: the clock was set back before it was written".into(),
+                });
+                continue;
+            }
             walk.report(resolve::explain(self.format.links(), &id, found, search.as_ref()));
         }
         walk.breaks = breaks;
@@ -273,11 +284,16 @@ pub(crate) fn compare_chain(point: &ChainPoint, chain: &Standing) -> Vec<Finding
     };
     let head = Link::of_head(&point.head);
     let Some(at_point) = chain.at_point.filter(|_| point.records > 0) else {
-        // Shorter than it was. Gaps that the links show are findings already; a head that was never met was cut off.
-        if point.records == 0 || (chain.point_head_at.is_some() && chain.breaks > 0) {
+        // Shorter than it was. Gaps that the links show are findings already, and what was removed on record is
+        // none; a head that was never met was cut off.
+        let met = chain.point_head_at.is_some();
+        if point.records == 0
+            || (met && (chain.breaks > 0 || chain.boundary.is_some()))
+            || chain.boundary == Some(head)
+        {
             return Vec::new();
         }
-        if chain.point_head_at.is_some() {
+        if met {
             return vec![finding(
                 FindingKind::Rewritten,
                 format!("{} records", point.records),
@@ -322,7 +338,9 @@ pub(crate) fn compare_chain(point: &ChainPoint, chain: &Standing) -> Vec<Finding
         ));
     } else if at_point.head != head {
         // The old head stands elsewhere where rows were taken out or put in: the links say so themselves.
-        if chain.point_head_at.is_none() || chain.breaks == 0 {
+        // Where the oldest records were removed on record, it stands before its place, or is the boundary itself.
+        let known = chain.point_head_at.is_some() || chain.boundary == Some(head);
+        if !known || (chain.breaks == 0 && chain.boundary.is_none()) {
             found.push(finding(
                 FindingKind::Rewritten,
                 format!("head {} at record {}", point.head, point.records),
@@ -348,7 +366,7 @@ pub(crate) fn compare_chain(point: &ChainPoint, chain: &Standing) -> Vec<Finding
 fn report(format: &dyn ChainFormat, mut walk: Walk) -> ChainReport {
     let unchecked: u64 = walk.chains.iter().map(|chain| chain.unchecked).sum();
     let verified: u64 = walk.chains.iter().map(|chain| chain.verified).sum();
-    let keyless = unchecked > 0 && verified == 0;
+    let keyless = verified == 0 && (unchecked > 0 || !walk.findings.is_empty());
     let only_keys = walk.findings.iter().all(|finding| {
         matches!(finding.kind, FindingKind::WrongKey | FindingKind::UnknownKey | FindingKind::UnknownVersion)
     });

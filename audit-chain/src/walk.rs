@@ -76,6 +76,8 @@ pub(crate) struct Break {
     pub(crate) link: Link,
     /// Whether the next record goes on from before this one.
     pub(crate) bypassed: bool,
+    /// Whether the record verifies and nothing else is wrong with it.
+    pub(crate) sound: bool,
 }
 
 /// What a chain was when it had as many records as the checkpoint says.
@@ -100,6 +102,8 @@ pub(crate) struct Standing {
     pub(crate) point_head_at: Option<u64>,
     /// How many links do not fit.
     pub(crate) breaks: u64,
+    /// The last record of those that were removed on record before the first.
+    pub(crate) boundary: Option<Link>,
 }
 
 /// The state of one chain.
@@ -110,6 +114,8 @@ pub(crate) struct ChainState {
     pub(crate) first: i64,
     pub(crate) last: i64,
     pub(crate) head: Link,
+    /// What the first record must say of its predecessor.
+    pub(crate) start: Link,
     pub(crate) links: Option<Hash>,
     /// The parts that retention takes away whole; `None` where there are none, or the numbers are not in order.
     pub(crate) parts: Option<Parts>,
@@ -355,6 +361,7 @@ impl Walk {
                 .iter()
                 .filter_map(|(key, count)| Some((self.labels.get(usize::from(*key))?.clone(), *count)))
                 .collect(),
+            verified_by: chain.verified_by.clone(),
             last_faulty: chain.last_faulty,
             watched: chain.watched,
             snapshot: chain.snapshot.clone().map(|digest| digest.finalize().into()),
@@ -473,6 +480,7 @@ impl Walk {
                     head: chain.head,
                     link: entry.link,
                     bypassed: false,
+                    sound: faults == 0 && matches!(entry.seal, Seal::Verified(_)),
                 };
                 if self.breaks.len() < MAX_BREAKS {
                     chain.last_break = Some(self.breaks.len());
@@ -562,6 +570,7 @@ impl ChainState {
             first: start.number,
             last: start.number.saturating_sub(1),
             head: start.link,
+            start: start.link,
             links: None,
             parts: None,
             excuse: None,
@@ -616,6 +625,7 @@ impl ChainState {
             at_point: self.at_point,
             point_head_at: self.point_head_at,
             breaks: self.breaks,
+            boundary: Some(self.start).filter(|start| matches!(start, Link::Digest(_))),
         }
     }
 

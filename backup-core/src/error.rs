@@ -90,6 +90,22 @@ impl Error {
         self
     }
 
+    /// Returns the text with the texts of what lies under it, saying nothing twice.
+    #[must_use]
+    pub fn full_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(under) = cause {
+            let said = under.to_string();
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = under.source();
+        }
+        text
+    }
+
     /// Returns the coarse kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -141,6 +157,15 @@ impl From<Error> for std::io::Error {
 #[cfg(test)]
 mod tests {
     use super::{Error, ErrorKind};
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let under = std::io::Error::other("no such table: x");
+        let error = Error::new(ErrorKind::InvalidInput, "the check does not run").with_source(under);
+        assert_eq!(error.full_text(), "the check does not run: no such table: x");
+        let io = Error::io("read", "/x", std::io::Error::from(std::io::ErrorKind::NotFound));
+        assert_eq!(io.full_text(), io.to_string());
+    }
 
     #[test]
     fn an_error_keeps_its_facts_through_read_and_write() {

@@ -11,6 +11,7 @@ pub mod files;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+pub mod paths;
 pub mod repository;
 pub mod seal;
 pub mod secret;

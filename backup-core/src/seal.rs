@@ -133,6 +133,8 @@ pub struct SealWriter<W: Write> {
     gathered: Vec<u8>,
     plain: TallyBeside,
     pledged: Option<u64>,
+    /// Compression threads that are still to be asked for.
+    workers: u32,
     failed: bool,
     told: u64,
     ctx: Context,
@@ -164,13 +166,7 @@ impl<W: Write> SealWriter<W> {
             Error::new(ErrorKind::Internal, format!("{object}: zstd refuses its settings")).with_source(error)
         };
         let mut raw = Encoder::new(options.level).map_err(zstd_error)?;
-        let workers = options.workers();
-        let mut set = |parameter| raw.set_parameter(parameter).map_err(zstd_error);
-        set(CParameter::ChecksumFlag(true))?;
-        if workers > 0 {
-            set(CParameter::NbWorkers(workers))?;
-            set(CParameter::JobSize(JOB))?;
-        }
+        raw.set_parameter(CParameter::ChecksumFlag(true)).map_err(zstd_error)?;
         raw.set_pledged_src_size(options.pledged_size).map_err(zstd_error)?;
 
         let stored = Stored::new(out);
@@ -189,6 +185,7 @@ impl<W: Write> SealWriter<W> {
             // The thread pays beside two compressing ones and this one.
             plain: TallyBeside::new(4),
             pledged: options.pledged_size,
+            workers: options.workers(),
             failed: false,
             told: 0,
             ctx: ctx.clone(),
@@ -207,6 +204,12 @@ impl<W: Write> SealWriter<W> {
         let object = std::mem::take(&mut self.object);
         let named = |error| Error::io("write", &object, error);
         let gathered = std::mem::take(&mut self.gathered);
+        if self.plain.size() == 0 {
+            // All of it is at hand: its size is known and threads do not pay.
+            self.workers = 0;
+            let size = self.pledged.or(Some(gathered.len() as u64));
+            self.encoder.set_pledged_src_size(size).map_err(named)?;
+        }
         self.consume(&gathered).map_err(named)?;
         if let Some(pledged) = self.pledged
             && pledged != self.plain.size()
@@ -225,6 +228,11 @@ impl<W: Write> SealWriter<W> {
     }
 
     fn consume(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.workers > 0 && !bytes.is_empty() {
+            self.encoder.set_parameter(CParameter::NbWorkers(self.workers))?;
+            self.encoder.set_parameter(CParameter::JobSize(JOB))?;
+            self.workers = 0;
+        }
         for piece in bytes.chunks(BUFFER) {
             self.ctx.check()?;
             self.encoder.write_all(piece)?;
@@ -252,7 +260,8 @@ impl<W: Write> Write for SealWriter<W> {
             gathered.clear();
             self.gathered = gathered;
         }
-        if buf.len() >= BUFFER {
+        // The first buffer is kept back: with nothing behind it the object is small.
+        if buf.len() > BUFFER || (buf.len() == BUFFER && self.plain.size() > 0) {
             self.consume(buf)?;
         } else {
             self.gathered.extend_from_slice(buf);

@@ -109,8 +109,15 @@ impl SigningKey {
         let path = path.as_ref();
         let key = Self::generate()?;
         // Both names are taken before either file has a byte, and both go again when one fails.
-        let mut secret = durable.create_new(path, PRIVATE_FILE)?;
-        let mut public = durable.create_new(public_path(path), 0o644)?;
+        let taken = |error: Error| match &error {
+            Error::Io { path, .. } if error.kind() == ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::AlreadyExists, format!("{} exists", path.display()))
+                    .with_hint("a key is never overwritten: choose another name")
+            }
+            _ => error,
+        };
+        let mut secret = durable.create_new(path, PRIVATE_FILE).map_err(taken)?;
+        let mut public = durable.create_new(public_path(path), 0o644).map_err(taken)?;
         let failed = |path: &Path, error| Error::io("write", path, error);
         secret.write_all(key.to_file_text().as_bytes()).map_err(|error| failed(secret.path(), error))?;
         public

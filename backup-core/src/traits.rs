@@ -216,6 +216,7 @@ pub struct RestoreOutcome {
     /// Where it went.
     pub target: String,
     /// The files that hold what was there before.
+    #[serde(serialize_with = "crate::paths::all_lossy")]
     pub set_aside: Vec<PathBuf>,
     /// What was checked, one line each.
     pub checks: Vec<Check>,

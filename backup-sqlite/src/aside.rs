@@ -19,10 +19,12 @@ use crate::open::{FAMILY, sidecar};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
     /// The database file; its sidecars have the same name with their endings.
+    #[serde(serialize_with = "backup_core::paths::lossy")]
     pub path: PathBuf,
     /// When it was set aside, as its name says.
     pub at: Timestamp,
     /// The files that are there: the database first.
+    #[serde(serialize_with = "backup_core::paths::all_lossy")]
     pub files: Vec<PathBuf>,
     /// Their size in bytes.
     pub size_bytes: u64,

@@ -181,7 +181,7 @@ pub(crate) fn sql(connection: &Connection, path: &Path, check: &SqlCheck, ctx: &
     let (found, truthy) = match found {
         Ok(Some(found)) => found,
         Ok(None) => return Err(wrong("it writes, returns nothing, or has parameters")),
-        Err(error) if error.kind() == ErrorKind::Malformed => {
+        Err(error) if matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Unsupported) => {
             return Err(wrong("it does not run").with_source(error));
         }
         Err(error) => return Err(error),

@@ -11,10 +11,27 @@ use rusqlite::ffi;
 /// The smallest page of a database, in bytes; every database file is a multiple of it (sqlite.org/fileformat.html §1.3.2).
 pub(crate) const SMALLEST_PAGE: u64 = 512;
 
+/// How SQLite says that a schema names something that only the service's own connections have.
+const BEYOND_SQLITE: [&str; 5] = [
+    "no such function",
+    "unknown function",
+    "no such collation sequence",
+    "no such module",
+    "no such tokenizer",
+];
+
 /// Makes an error of the kind that SQLite's result code stands for. `step` is what was being done, as a verb
 /// phrase (`open`, `copy`, `read table "t" of`).
 pub(crate) fn explain(error: rusqlite::Error, step: &str, path: &Path) -> Error {
     let place = path.display();
+    let text = error.to_string();
+    if BEYOND_SQLITE.iter().any(|what| text.contains(what)) {
+        return Error::new(ErrorKind::Unsupported, format!("cannot {step} {place}: {error}"))
+            .with_hint(
+                "the schema uses what only the service defines: copy with the method online-backup, or give the service's own connection; restore with `quick` integrity",
+            )
+            .with_source(error);
+    }
     let Some(code) = extended_code(&error) else {
         // Not SQLite's own: SQL that does not compile, a value of another type than was asked for.
         return Error::new(ErrorKind::Malformed, format!("cannot {step} {place}: {error}"))

@@ -9,7 +9,6 @@
 //! The files are looked at with `stat` only, never opened by plain calls (sqlite.org/howtocorrupt.html §2.2).
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,9 @@ use backup_core::error::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::open::{FAMILY, patiently, sidecar};
+#[cfg(target_os = "linux")]
+use crate::open::FAMILY;
+use crate::open::{patiently, sidecar};
 
 /// How many processes a message names.
 const NAMED: usize = 5;
@@ -60,6 +61,8 @@ fn in_use(path: &Path, why: &str) -> Error {
 /// Lists the processes that have one of the database's files open or locked: process id, name.
 #[cfg(target_os = "linux")]
 fn holders(path: &Path) -> BTreeMap<u32, String> {
+    use std::os::unix::fs::MetadataExt as _;
+
     let files: Vec<(u64, u64)> = FAMILY
         .iter()
         .filter_map(|ending| sidecar(path, ending).metadata().ok())
@@ -138,8 +141,9 @@ impl Exclusive {
         let wal = sidecar(path, "-wal");
         let had_wal = wal.symlink_metadata().is_ok();
         let taken = Self::connect(path, wait, ctx);
-        // A -wal that only this opening made holds nothing; a lock that is held needs no file.
-        if !had_wal && wal.metadata().is_ok_and(|found| found.len() == 0) {
+        // A -wal that this opening made: empty, and nobody else's, because the lock is ours. Without the lock it may
+        // be that of a process that has just come.
+        if taken.is_ok() && !had_wal && wal.metadata().is_ok_and(|found| found.len() == 0) {
             let _ = std::fs::remove_file(&wal);
         }
         match taken {

@@ -1,4 +1,15 @@
 //! Point-in-time snapshots and safe file-level restores of SQLite databases.
+//!
+//! - [`backup_into`]: one plain file in a folder, for a service that embeds it
+//! - [`SqliteSource`]: a database as a source of a repository ([`Snapshot`](backup_core::traits::Snapshot),
+//!   [`ChainVerify`](backup_core::traits::ChainVerify)), its chains verified in the very copy that is stored
+//! - [`SqliteRestore`]: a database put back, proven first, the old one kept ([`Restore`](backup_core::traits::Restore)),
+//!   with [`recover`], [`set_aside()`], [`remove_set_aside`] and [`archive_set_aside`]
+//! - [`table::ChainTable`]: a table's rows for all cores, from a copy or from a live database
+//! - [`migrations`]: what the database has applied and the program knows
+//!
+//! A live database is only ever opened through SQLite, never by plain file calls, and by the one SQLite that the program
+//! links (docs/sqlite.md says why).
 
 mod aside;
 pub mod checks;
@@ -40,3 +51,8 @@ pub fn sqlite_version() -> &'static str {
 pub fn sqlite_version_number() -> i32 {
     rusqlite::version_number()
 }
+
+/// The examples of the page for authors of services, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sqlite.md")]
+struct ServicePage;

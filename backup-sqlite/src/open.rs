@@ -96,7 +96,7 @@ pub(crate) fn open_live(path: &Path, wait: Duration, ctx: &Context) -> Result<Co
     inspect(&path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match open_with(&path, flags, wait, ctx) {
-        Err(error) if error.kind() == ErrorKind::Permission && frozen(&path) => open_immutable(&path),
+        Err(error) if error.kind() == ErrorKind::Permission && frozen(&path) => connect_immutable(&path),
         other => other,
     }
 }
@@ -128,15 +128,21 @@ fn frozen(path: &Path) -> bool {
 /// As SQLite says.
 pub(crate) fn open_immutable(path: &Path) -> Result<Connection> {
     let path = absolute(path)?;
+    let connection = connect_immutable(&path)?;
+    connection.execute_batch("PRAGMA query_only=ON").map_err(|error| explain(error, "open", &path))?;
+    Ok(connection)
+}
+
+fn connect_immutable(path: &Path) -> Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(immutable_uri(&path), flags)
-        .map_err(|error| explain(error, "open", &path))?;
+    let connection = Connection::open_with_flags(immutable_uri(path), flags)
+        .map_err(|error| explain(error, "open", path))?;
     // Reading the schema also fixes the encoding: a pragma function that runs first in a UTF-16 database compares
     // its texts in the wrong one and finds nothing.
     connection
-        .execute_batch("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; SELECT count(*) FROM sqlite_schema")
-        .map_err(|error| explain(error, "open", &path))?;
+        .execute_batch("PRAGMA trusted_schema=OFF; SELECT count(*) FROM sqlite_schema")
+        .map_err(|error| explain(error, "open", path))?;
     Ok(connection)
 }
 

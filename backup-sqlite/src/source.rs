@@ -35,10 +35,13 @@ use crate::fault::explain;
 use crate::migrations::{Known, SchemaVerdict, compare_database};
 use crate::open::{absolute, inspect, open_immutable, open_live};
 use crate::schema::user_tables;
+use crate::staging::{Staging, sweep};
 use crate::table::{ChainTable, DEFAULT_BUSY_TIMEOUT, TableOptions};
 
 /// How much of the copy is read at once, in bytes.
 const BUFFER: usize = 1 << 20;
+/// The ending of folders that hold a copy for a verification.
+const VERIFY_SUFFIX: &str = "verify";
 
 /// How a database is backed up.
 #[derive(Debug, Clone)]
@@ -54,6 +57,9 @@ pub struct SourceOptions {
     pub integrity: Option<Integrity>,
     /// Whether the rows of every table are counted for the manifest.
     pub count_rows: bool,
+    /// Whether copies of chains lie at `chain/<name>/<table>.ndjson` instead of `chain/<table>.ndjson`: for a backup
+    /// of several databases, where tables of one name would meet.
+    pub chains_by_name: bool,
     /// A folder in which [`ChainVerify::verify_chain`] makes a copy of its own to verify; where `None` it reads the
     /// live database in one read transaction, which holds up writers where the database is not in WAL mode.
     pub verify_copy_in: Option<PathBuf>,
@@ -67,6 +73,7 @@ impl Default for SourceOptions {
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
             integrity: None,
             count_rows: true,
+            chains_by_name: false,
             verify_copy_in: None,
         }
     }
@@ -210,7 +217,7 @@ impl Snapshot for SqliteSource {
         std::thread::scope(|scope| {
             let storing = scope.spawn(|| store(&copy.path, &object, bytes, sinks, ctx));
             let looking = scope.spawn(|| self.look(&copy.path, seen, ctx));
-            let reports = verify_all(&copy.path, chains, sinks, ctx);
+            let reports = self.verify_all(&copy.path, chains, sinks, ctx);
             // A cancelled or failed part is told by the first of these; all have ended when the scope does.
             joined(storing)?;
             let facts = joined(looking)?;
@@ -237,6 +244,29 @@ impl SqliteSource {
             facts.details.insert(check.name, check.detail);
         }
         Ok(facts)
+    }
+
+    /// Verifies the chains in a private copy, and stores their rows where that is asked for.
+    fn verify_all(
+        &self,
+        copy: &Path,
+        chains: &[ChainRequest],
+        sinks: &dyn Sinks,
+        ctx: &Context,
+    ) -> Result<Vec<ChainReport>> {
+        let mut reports = Vec::with_capacity(chains.len());
+        let mut stored = BTreeSet::new();
+        for chain in chains {
+            let options = TableOptions { copy_of: Some(self.path.clone()), ..table_options(chain) };
+            let table = ChainTable::open_copy(copy, table_of(chain), &options, ctx)?;
+            reports.push(verify_table(&table, chain, ctx)?);
+            if chain.copy && stored.insert(table.table().to_owned()) {
+                let folder =
+                    if self.options.chains_by_name { format!("{}/", self.name()) } else { String::new() };
+                store_rows(&table, &folder, sinks, ctx)?;
+            }
+        }
+        Ok(reports)
     }
 }
 
@@ -300,25 +330,6 @@ fn store(copy: &Path, object: &str, bytes: u64, sinks: &dyn Sinks, ctx: &Context
     sink.finish()
 }
 
-/// Verifies the chains in a private copy, and stores their rows where that is asked for.
-fn verify_all(
-    copy: &Path,
-    chains: &[ChainRequest],
-    sinks: &dyn Sinks,
-    ctx: &Context,
-) -> Result<Vec<ChainReport>> {
-    let mut reports = Vec::with_capacity(chains.len());
-    let mut stored = BTreeSet::new();
-    for chain in chains {
-        let table = ChainTable::open_copy(copy, table_of(chain), &table_options(chain), ctx)?;
-        reports.push(verify_table(&table, chain, ctx)?);
-        if chain.copy && stored.insert(table.table().to_owned()) {
-            store_rows(&table, sinks, ctx)?;
-        }
-    }
-    Ok(reports)
-}
-
 fn table_of(chain: &ChainRequest) -> &str {
     chain.table.as_deref().unwrap_or_else(|| chain.format.table())
 }
@@ -362,9 +373,9 @@ pub(crate) fn verify_copy(copy: &Path, chain: &ChainRequest, ctx: &Context) -> R
 }
 
 /// Stores a table's rows, one canonical JSON line each, in chain order.
-fn store_rows(table: &ChainTable, sinks: &dyn Sinks, ctx: &Context) -> Result<()> {
+fn store_rows(table: &ChainTable, folder: &str, sinks: &dyn Sinks, ctx: &Context) -> Result<()> {
     let name = table.table();
-    let object = format!("chain/{}.ndjson", object_stem(name));
+    let object = format!("chain/{folder}{}.ndjson", object_stem(name));
     let mut sink = sinks.object(&object, None)?;
     let mut form = RowForm::new(table.columns());
     let mut buffer = Vec::with_capacity(2 * BUFFER);
@@ -403,7 +414,9 @@ impl ChainVerify for SqliteSource {
         let span = tracing::info_span!(parent: &ctx.span(), "sqlite verify", path = %self.path.display());
         let _entered = span.enter();
         if let Some(folder) = &self.options.verify_copy_in {
-            let copy = Scratch::create(folder, &self.name())?;
+            sweep(folder, VERIFY_SUFFIX);
+            let staging = Staging::beside(&folder.join(self.name()), VERIFY_SUFFIX)?;
+            let copy = Scratch::create(staging.path(), &self.name())?;
             self.copy_to(&copy.path, ctx)?;
             return verify_copy(&copy.path, chain, ctx);
         }

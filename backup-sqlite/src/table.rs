@@ -1,8 +1,8 @@
 //! A chain's table as a [`RowSource`]: many readers on a private copy, one reader on a live database.
 //!
 //! A private copy never changes, so every worker opens a connection of its own and claims the next range of row
-//! ids ([`crate::ranges`]). A live database is read by one connection in one read transaction, because several
-//! could each see another instant ([`crate::ordered`]); so is a table without row ids or with an order of its own.
+//! ids (`ranges.rs`). A live database is read by one connection in one read transaction, because several
+//! could each see another instant (`ordered.rs`); so is a table without row ids or with an order of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub struct TableOptions {
     pub chunk_rows: u32,
     /// How long a lock of another connection is waited for, on a live database.
     pub busy_timeout: Duration,
+    /// The database that a private copy is of: messages name it and not the copy.
+    pub copy_of: Option<PathBuf>,
 }
 
 impl Default for TableOptions {
@@ -53,6 +55,7 @@ impl Default for TableOptions {
             companions: Vec::new(),
             chunk_rows: DEFAULT_CHUNK_ROWS,
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
+            copy_of: None,
         }
     }
 }
@@ -105,13 +108,14 @@ impl ChainTable {
         ctx: &Context,
         live: bool,
     ) -> Result<Self> {
-        let table = Table::find(&connection, path, table, &options.wanted)?;
+        let shown = options.copy_of.as_deref().unwrap_or(path);
+        let table = Table::find(&connection, shown, table, &options.wanted)?;
         if options.chunk_rows == 0 {
             return Err(Error::new(ErrorKind::InvalidInput, "a chunk of 0 rows: expected at least 1"));
         }
         let order = table.order_by(&options.order)?;
-        let companions = read_companions(&connection, path, &options.companions)?;
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let companions = read_companions(&connection, shown, &options.companions)?;
+        let file = shown.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{file}:{}", table.name);
         let columns = Columns::new(table.columns.iter().cloned());
         let rows = match (&order, &table.rowid) {

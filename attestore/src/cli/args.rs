@@ -132,7 +132,7 @@ pub(crate) struct Init {
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// What to back up: a SQLite file, sqlite:PATH
+    /// What to back up: a SQLite file or sqlite:PATH, with NAME= before it where two files have the same name
     #[arg(value_name = "SOURCE", required = true)]
     pub(crate) sources: Vec<String>,
     /// The repository

@@ -57,12 +57,33 @@ fn usage(error: &clap::Error) -> ExitCode {
     let asked = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
     let json = std::env::args_os().any(|argument| argument == "--json");
     if json && !asked {
-        let text = error.render().to_string();
-        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        output::Output { json }
-            .error(&Error::new(ErrorKind::InvalidInput, what).with_hint("see `attestore --help`"));
-    } else if error.print().is_err() {
-        return ExitCode::FAILURE;
+        output::Output { json }.error(&usage_error(error));
+    } else if let Err(error) = error.print()
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::from(ErrorKind::Io.exit_status());
     }
     ExitCode::from(if asked { 0 } else { ErrorKind::InvalidInput.exit_status() })
+}
+
+/// Takes what is wrong, the tip and the usage line out of the text that clap writes for people.
+fn usage_error(error: &clap::Error) -> Error {
+    if matches!(error.kind(), Usage::DisplayHelpOnMissingArgumentOrSubcommand | Usage::MissingSubcommand) {
+        return Error::new(ErrorKind::InvalidInput, "no verb is given").with_hint("see `attestore --help`");
+    }
+    let text = error.render().to_string();
+    let (mut what, mut hint) = (Vec::new(), Vec::new());
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(usage) = line.strip_prefix("Usage: ") {
+            hint.push(format!("usage: {usage}"));
+        } else if let Some(tip) = line.strip_prefix("tip: ") {
+            hint.push(tip.to_owned());
+        } else if !line.starts_with("For more information") && hint.is_empty() {
+            what.push(line.trim_start_matches("error: ").to_owned());
+        }
+    }
+    if hint.is_empty() {
+        hint.push("see `attestore --help`".into());
+    }
+    Error::new(ErrorKind::InvalidInput, what.join(" ")).with_hint(hint.join("; "))
 }

@@ -1,5 +1,6 @@
 //! What the command line writes: one JSON document or text for people on standard output, errors on standard error.
 
+use std::fmt;
 use std::io::{ErrorKind as IoKind, Write};
 
 use attestore::Error;
@@ -17,55 +18,76 @@ impl Output {
     /// Writes a result: as JSON, or as the text that `text` makes of it.
     ///
     /// # Errors
-    /// When standard output cannot be written. A reader that went away early is no error.
-    pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Error> {
-        let written = if self.json {
-            let mut line = serde_json::to_string_pretty(value).map_err(|error| {
-                Error::new(attestore::ErrorKind::Internal, format!("cannot write JSON: {error}"))
-            })?;
-            line.push('\n');
-            line
-        } else {
-            text(value)
-        };
-        let mut out = std::io::stdout().lock();
-        match out.write_all(written.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != IoKind::BrokenPipe => {
-                Err(Error::io("write", "standard output", error))
-            }
-            _ => Ok(()),
+    /// When standard output cannot be written.
+    pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> Text) -> Result<(), Error> {
+        self.show_exact(value, |value| text(value).0)
+    }
+
+    /// Writes a result of which the text is a document of its own (a signed note, a report) and stays as it is.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub(crate) fn show_exact<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Error> {
+        if !self.json {
+            return print(text(value).as_bytes());
         }
+        let mut line = serde_json::to_string_pretty(value).map_err(|error| {
+            Error::new(attestore::ErrorKind::Internal, format!("cannot write JSON: {error}"))
+        })?;
+        line.push('\n');
+        print(line.as_bytes())
     }
 
     /// Writes an error with its causes and its hint to standard error.
     pub(crate) fn error(self, error: &Error) {
         let kind = error.kind();
-        let message = with_causes(error);
+        let message = error.full_text();
         let text = if self.json {
             let document = json!({"error": {"code": kind.code(), "kind": kind.name(), "message": message, "hint": error.hint()}});
             format!("{document}\n")
         } else {
-            let hint = error.hint().map(|hint| format!("HINT: {hint}\n")).unwrap_or_default();
-            format!("attestore: {message}\n{hint}")
+            let hint = error.hint().map(|hint| format!("HINT: {}\n", plain(&hint))).unwrap_or_default();
+            format!("attestore: {}\n{hint}", plain(&message))
         };
         // There is nowhere left to say that standard error cannot be written.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// Joins an error with what lies under it, without saying anything twice.
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(under) = cause {
-        let said = under.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = under.source();
+/// Writes to standard output. A reader that went away early is no error.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(crate) fn print(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != IoKind::BrokenPipe => Err(Error::io("write", "standard output", error)),
+        _ => Ok(()),
     }
-    text
+}
+
+/// Escapes what a terminal would obey instead of show: control characters, and those that turn text around. For
+/// values that come from data, which may be an attacker's.
+pub(crate) fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Reports whether a terminal would obey a character, or show others in another order because of it.
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Spells a number of bytes for people, with the exact number where it matters.
@@ -82,36 +104,59 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{whole} B") } else { format!("{whole}.{tenths} {}", UNITS[unit]) }
 }
 
-/// Lays rows out in columns; the last column is not padded.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+/// Text for people, line by line. A value cannot leave its line nor command the terminal: it may be an attacker's.
+#[derive(Debug, Default)]
+pub(crate) struct Text(String);
+
+impl Text {
+    /// Adds a line.
+    pub(crate) fn line(&mut self, arguments: fmt::Arguments<'_>) {
+        self.0.push_str(&plain(&arguments.to_string()));
+        self.0.push('\n');
     }
-    let mut text = String::new();
-    let all =
-        std::iter::once(head.iter().map(|cell| (*cell).to_owned()).collect()).chain(rows.iter().cloned());
-    for row in all {
-        let row: Vec<String> = row;
-        for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            if at + 1 == row.len() {
-                text.push_str(cell);
-            } else {
+
+    /// Adds an empty line.
+    pub(crate) fn blank(&mut self) {
+        self.0.push('\n');
+    }
+
+    /// Adds another text.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.0.push_str(&other.0);
+    }
+
+    /// Adds rows in columns; the last column is not padded.
+    pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
+        let mut lines: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
+        lines.extend(rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()));
+        let mut widths: Vec<usize> = vec![0; head.len()];
+        for line in &lines {
+            for (width, cell) in widths.iter_mut().zip(line) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for line in &lines {
+            let mut text = String::new();
+            for (cell, width) in line.iter().zip(&widths) {
                 let pad = width - cell.chars().count() + 2;
                 text.push_str(cell);
                 text.extend(std::iter::repeat_n(' ', pad));
             }
+            self.0.push_str(text.trim_end());
+            self.0.push('\n');
         }
-        text.push('\n');
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(plain("größe 7 → 8"), "größe 7 → 8");
+        assert_eq!(plain("a\u{1b}[2Jb\r\nINTACT\u{202e}\u{9b}"), "a\\u{1b}[2Jb\\r\\nINTACT\\u{202e}\\u{9b}");
+    }
 
     #[test]
     fn sizes_are_spelt_for_people() {

@@ -16,7 +16,7 @@ use backup_sqlite::Method;
 use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
-use super::output::Output;
+use super::output::{self, Output};
 use super::{Outcome, progress, text};
 
 /// Runs one verb.
@@ -32,7 +32,10 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
             Ok(if found.ok { Outcome::Good } else { Outcome::Found })
         }
         Verb::Completions(args::Completions { shell }) => {
-            clap_complete::generate(shell, &mut args::Cli::command(), "attestore", &mut std::io::stdout());
+            // Into memory: the generator panics when what it writes to fails.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::Cli::command(), "attestore", &mut script);
+            output::print(&script)?;
             Ok(Outcome::Good)
         }
         Verb::Chain(args::Chain::Verify(arguments)) => {
@@ -86,7 +89,7 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Checkpoint(arguments) => {
             let note = repository::checkpoint(&arguments.repo)?;
-            out.show(&serde_json::json!({"checkpoint": note}), |_| note.clone())?;
+            out.show_exact(&serde_json::json!({"checkpoint": note}), |_| note.clone())?;
             Ok(Outcome::Good)
         }
         Verb::SetAside(arguments) => set_aside(&arguments, out, &progress::context(quiet)?),
@@ -175,7 +178,7 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
         sign_with: arguments.sign_with,
     };
     let report = drill::drill(&arguments.repo, &arguments.id, &options, ctx)?;
-    out.show(&report, drill::markdown)?;
+    out.show_exact(&report, drill::markdown)?;
     Ok(if report.ok { Outcome::Good } else { Outcome::Found })
 }
 
@@ -242,6 +245,6 @@ fn chain_checkpoint(arguments: &args::ChainCheckpoint, out: Output, ctx: &Contex
     let (input, options) = chain_options(&arguments.input)?;
     let key = keys::signing_key(arguments.sign_with.as_deref())?;
     let made = chain::checkpoint_chain(&input, &options, key.as_ref(), ctx)?;
-    out.show(&made, |made| made.note.clone())?;
+    out.show_exact(&made, |made| made.note.clone())?;
     Ok(outcome_of(&made.report))
 }

@@ -1,7 +1,5 @@
 //! Results as text for people.
 
-use std::fmt::Write as _;
-
 use attestore::aside::AsideOutcome;
 use attestore::backup::Backup;
 use attestore::doctor::Doctor;
@@ -10,14 +8,23 @@ use attestore::restore::Restored;
 use audit_chain::report::{ChainReport, Finding, Verdict};
 use backup_core::repository::{Listing, RepositoryFinding, VerifyReport};
 
-use super::output::{bytes, table};
+use super::output::{Text, bytes};
+
+/// Adds one line to a [`Text`]; what stands in the values stays in this line.
+macro_rules! line {
+    ($text:expr, $($arguments:tt)+) => {
+        $text.line(format_args!($($arguments)+))
+    };
+}
 
 /// How many findings are printed before the rest is only counted.
 const SHOWN: usize = 20;
 
 /// Prints what a machine has and lacks.
-pub(crate) fn doctor(found: &Doctor) -> String {
-    let mut text = format!("attestore {}\n\n", found.version);
+pub(crate) fn doctor(found: &Doctor) -> Text {
+    let mut text = Text::default();
+    line!(text, "attestore {}", found.version);
+    text.blank();
     let rows: Vec<_> = found
         .findings
         .iter()
@@ -26,41 +33,49 @@ pub(crate) fn doctor(found: &Doctor) -> String {
             vec![mark.to_owned(), finding.name.clone(), finding.found.clone(), finding.used_for.clone()]
         })
         .collect();
-    text.push_str(&table(&["", "what", "found", "used for"], &rows));
+    text.table(&["", "what", "found", "used for"], &rows);
     let lines: Vec<_> = found.findings.iter().filter_map(|finding| finding.install.as_deref()).collect();
     if !lines.is_empty() {
-        text.push_str("\nTo install what is missing:\n");
+        text.blank();
+        line!(text, "To install what is missing:");
         for line in lines {
-            let _ = writeln!(text, "  {line}");
+            line!(text, "  {line}");
         }
     }
     text
 }
 
 /// Prints a key that was made.
-pub(crate) fn keygen(made: &KeygenOutcome) -> String {
-    format!(
-        "{}\n\nThe secret key is in {} (mode 0600): keep it where backups are made.\nThe public key above is also in {}: give it to whoever verifies.\n",
-        made.public_key,
-        made.secret_key.display(),
+pub(crate) fn keygen(made: &KeygenOutcome) -> Text {
+    let mut text = Text::default();
+    line!(text, "{}", made.public_key);
+    text.blank();
+    line!(
+        text,
+        "The secret key is in {} (mode 0600): keep it where backups are made.",
+        made.secret_key.display()
+    );
+    line!(
+        text,
+        "The public key above is also in {}: give it to whoever verifies.",
         made.public_key_file.display()
-    )
+    );
+    text
 }
 
 /// Prints a repository that was made.
-pub(crate) fn init(made: &InitOutcome) -> String {
-    format!("repository {} in {}\n", made.id, made.path.display())
+pub(crate) fn init(made: &InitOutcome) -> Text {
+    let mut text = Text::default();
+    line!(text, "repository {} in {}", made.id, made.path.display());
+    text
 }
 
 /// Prints a backup: its objects and chains.
-pub(crate) fn backup(backup: &Backup) -> String {
-    let mut text = format!(
-        "backup {}  {}  {}\n{}\n\n",
-        backup.id,
-        backup.created_at,
-        bytes(backup.size_bytes),
-        backup.path.display()
-    );
+pub(crate) fn backup(backup: &Backup) -> Text {
+    let mut text = Text::default();
+    line!(text, "backup {}  {}  {}", backup.id, backup.created_at, bytes(backup.size_bytes));
+    line!(text, "{}", backup.path.display());
+    text.blank();
     let rows: Vec<_> = backup
         .objects
         .iter()
@@ -73,48 +88,51 @@ pub(crate) fn backup(backup: &Backup) -> String {
             ]
         })
         .collect();
-    text.push_str(&table(&["object", "size", "stored", "sha256 of the stored bytes"], &rows));
+    text.table(&["object", "size", "stored", "sha256 of the stored bytes"], &rows);
     for chain in &backup.chains {
         let extends = match &chain.extends {
             Some(extends) if extends.ok => format!(", extends backup {}", extends.backup),
             Some(extends) => format!(", DOES NOT EXTEND backup {}", extends.backup),
             None => String::new(),
         };
-        let _ = writeln!(
+        line!(
             text,
             "chain {} in {}.{}: {}{extends}",
-            chain.format, chain.source, chain.table, chain.diagnosis
+            chain.format,
+            chain.source,
+            chain.table,
+            chain.diagnosis
         );
     }
     for report in backup.reports.iter().filter(|report| report.verdict != Verdict::Intact) {
-        text.push_str(&chain_report(report));
+        text.append(chain_report(report));
     }
-    let _ = match &backup.signed_by {
-        Some(key) => writeln!(text, "signed by {key}"),
-        None => writeln!(text, "not signed: nobody can tell who made it (--sign-with)"),
-    };
+    match &backup.signed_by {
+        Some(key) => line!(text, "signed by {key}"),
+        None => line!(text, "not signed: nobody can tell who made it (--sign-with)"),
+    }
     if !backup.encrypted_to.is_empty() {
-        let _ = writeln!(text, "encrypted to {}", backup.encrypted_to.join(", "));
+        line!(text, "encrypted to {}", backup.encrypted_to.join(", "));
     }
     for secret in &backup.secrets {
-        let _ = writeln!(text, "needs secret {} ({})", secret.name, secret.fingerprint);
+        line!(text, "needs secret {} ({})", secret.name, secret.fingerprint);
     }
     for line in &backup.not_included {
-        let _ = writeln!(text, "not included: {line}");
+        line!(text, "not included: {line}");
     }
     if let Some(pruned) = &backup.pruned {
         for removed in &pruned.removed {
-            let _ = writeln!(text, "pruned {}", removed.id);
+            line!(text, "pruned {}", removed.id);
         }
     }
     if let Some(error) = &backup.prune_error {
-        let _ = writeln!(text, "NOT pruned: {error}");
+        line!(text, "NOT pruned: {error}");
     }
     text
 }
 
 /// Prints the list of backups.
-pub(crate) fn list(listing: &Listing) -> String {
+pub(crate) fn list(listing: &Listing) -> Text {
     let rows: Vec<_> = listing
         .backups
         .iter()
@@ -137,34 +155,35 @@ pub(crate) fn list(listing: &Listing) -> String {
             ]
         })
         .collect();
-    let mut text = if rows.is_empty() {
-        "no backups\n".to_owned()
+    let mut text = Text::default();
+    if rows.is_empty() {
+        line!(text, "no backups");
     } else {
-        table(&["id", "made", "size", "sources", "chains", "signed", "verified", ""], &rows)
-    };
-    text.push_str(&repository_findings(&listing.findings));
+        text.table(&["id", "made", "size", "sources", "chains", "signed", "verified", ""], &rows);
+    }
+    text.append(repository_findings(&listing.findings));
     text
 }
 
 /// Prints what is wrong with a repository.
-fn repository_findings(findings: &[RepositoryFinding]) -> String {
-    let mut text = String::new();
+fn repository_findings(findings: &[RepositoryFinding]) -> Text {
+    let mut text = Text::default();
     for finding in findings {
         let of = finding.backup.as_deref().map(|id| format!(" in backup {id}")).unwrap_or_default();
         let object = finding.object.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
-        let _ = writeln!(text, "  {}{of}{object}: {}", finding.kind, finding.explains);
+        line!(text, "  {}{of}{object}: {}", finding.kind, finding.explains);
         if let Some(expected) = &finding.expected {
-            let _ = writeln!(text, "      expected {expected}");
+            line!(text, "      expected {expected}");
         }
         if let Some(found) = &finding.found {
-            let _ = writeln!(text, "      found    {found}");
+            line!(text, "      found    {found}");
         }
     }
     text
 }
 
 /// Prints a verification: verdict first.
-pub(crate) fn verify(report: &VerifyReport) -> String {
+pub(crate) fn verify(report: &VerifyReport) -> Text {
     let word = match report.verdict {
         Verdict::Intact => "PROVEN",
         Verdict::Findings => "FINDINGS",
@@ -175,13 +194,16 @@ pub(crate) fn verify(report: &VerifyReport) -> String {
         Some(false) => ", DOES NOT EXTEND the checkpoint",
         None => "",
     };
-    let mut text = format!(
-        "{word}  repository {}, log of {} entries{log}\n",
-        report.repository, report.log.position.size
+    let mut text = Text::default();
+    line!(
+        text,
+        "{word}  repository {}, log of {}{log}",
+        report.repository,
+        count(report.log.position.size, "entry", "entries")
     );
     if !report.findings.is_empty() {
-        text.push('\n');
-        text.push_str(&repository_findings(&report.findings));
+        text.blank();
+        text.append(repository_findings(&report.findings));
     }
     for backup in &report.backups {
         let mark = if backup.ok { "ok" } else { "NOT OK" };
@@ -190,69 +212,69 @@ pub(crate) fn verify(report: &VerifyReport) -> String {
             (Some(key), false) => format!("signed by {key}, which only the backup itself names"),
             (None, _) => "not signed".to_owned(),
         };
-        let _ = writeln!(
+        text.blank();
+        line!(
             text,
-            "\nbackup {}  {mark}  level {}, {} objects, {}, {signer}",
+            "backup {}  {mark}  level {}, {}, {}, {signer}",
             backup.id,
             backup.level.name(),
-            backup.objects,
+            count(backup.objects, "object", "objects"),
             bytes(backup.bytes)
         );
         for check in &backup.checks {
             let mark = if check.ok { "ok" } else { "NOT OK" };
-            let _ = writeln!(text, "  {mark}  {}: {}", check.name, check.detail);
+            line!(text, "  {mark}  {}: {}", check.name, check.detail);
         }
         for chain in &backup.chains {
-            let _ = writeln!(text, "  chain {}: {}", chain.format, chain.diagnosis);
+            line!(text, "  chain {}: {}", chain.format, chain.diagnosis);
         }
         for line in &backup.not_verified {
-            let _ = writeln!(text, "  not verified: {line}");
+            line!(text, "  not verified: {line}");
         }
     }
     for note in &report.notes {
-        let _ = writeln!(text, "note: {note}");
+        line!(text, "note: {note}");
     }
     text
 }
 
 /// Prints a restore or its plan.
-pub(crate) fn restored(restored: &Restored) -> String {
+pub(crate) fn restored(restored: &Restored) -> Text {
     let plan = &restored.plan;
-    let mut text = String::new();
+    let mut text = Text::default();
     match &restored.outcome {
         None => {
-            let _ = writeln!(text, "PLAN  backup {} to {} (nothing was changed)", plan.backup, plan.target);
+            line!(text, "PLAN  backup {} to {} (nothing was changed)", plan.backup, plan.target);
             for (at, step) in plan.steps.iter().enumerate() {
-                let _ = writeln!(text, "  {}. {step}", at + 1);
+                line!(text, "  {}. {step}", at + 1);
             }
-            let _ =
-                writeln!(text, "needs {} there, {} free", bytes(plan.needs_bytes), bytes(plan.free_bytes));
+            line!(text, "needs {} there, {} free", bytes(plan.needs_bytes), bytes(plan.free_bytes));
         }
         Some(done) => {
-            let _ = writeln!(text, "RESTORED  backup {} to {}", done.backup, done.target);
+            line!(text, "RESTORED  backup {} to {}", done.backup, done.target);
             for check in &done.checks {
                 let mark = if check.ok { "ok" } else { "NOT OK" };
-                let _ = writeln!(text, "  {mark}  {}: {}", check.name, check.detail);
+                line!(text, "  {mark}  {}: {}", check.name, check.detail);
             }
             for chain in &done.chains {
-                let _ = writeln!(text, "  chain {}: {}", chain.format, chain.diagnosis);
+                line!(text, "  chain {}: {}", chain.format, chain.diagnosis);
             }
             for path in &done.set_aside {
-                let _ = writeln!(text, "kept aside: {}", path.display());
+                line!(text, "kept aside: {}", path.display());
             }
         }
     }
     for warning in &plan.warnings {
-        let _ = writeln!(text, "warning: {warning}");
+        line!(text, "warning: {warning}");
     }
     for note in &restored.notes {
-        let _ = writeln!(text, "note: {note}");
+        line!(text, "note: {note}");
     }
     text
 }
 
 /// Prints a prune or its plan.
-pub(crate) fn prune(prune: &Prune) -> String {
+pub(crate) fn prune(prune: &Prune) -> Text {
     let plan = &prune.plan;
     let rows: Vec<_> = plan
         .keep
@@ -269,72 +291,83 @@ pub(crate) fn prune(prune: &Prune) -> String {
             ]
         }))
         .collect();
-    let mut text = table(&["", "backup", "made", ""], &rows);
-    let _ = match &prune.outcome {
-        Some(done) => {
-            writeln!(text, "removed {} backups, freed {}", done.removed.len(), bytes(done.freed_bytes))
-        }
-        None => writeln!(
+    let mut text = Text::default();
+    if !rows.is_empty() {
+        text.table(&["", "backup", "made", ""], &rows);
+    }
+    match &prune.outcome {
+        Some(done) => line!(
             text,
-            "PLAN  would free {} (nothing was changed; --apply does it)",
+            "removed {}, freed {}",
+            count(done.removed.len() as u64, "backup", "backups"),
+            bytes(done.freed_bytes)
+        ),
+        None => line!(
+            text,
+            "PLAN  would remove {} and free {} (nothing was changed; --apply does it)",
+            count(plan.remove.len() as u64, "backup", "backups"),
             bytes(plan.frees_bytes)
         ),
-    };
+    }
     text
 }
 
 /// Prints a hold.
-pub(crate) fn hold(held: &HoldOutcome) -> String {
+pub(crate) fn hold(held: &HoldOutcome) -> Text {
     let word = if held.held { "held" } else { "released" };
     let reason = if held.reason.is_empty() { String::new() } else { format!(": {}", held.reason) };
-    format!("backup {} {word}{reason}\n", held.id)
+    let mut text = Text::default();
+    line!(text, "backup {} {word}{reason}", held.id);
+    text
 }
 
 /// Prints an export.
-pub(crate) fn export(made: &ExportOutcome) -> String {
-    let mut text = format!("{}  {}\n", made.path.display(), bytes(made.size_bytes));
+pub(crate) fn export(made: &ExportOutcome) -> Text {
+    let mut text = Text::default();
+    line!(text, "{}  {}", made.path.display(), bytes(made.size_bytes));
     for name in &made.names {
-        let _ = writeln!(text, "  {name}");
+        line!(text, "  {name}");
     }
     text
 }
 
 /// Prints what restores set aside.
-pub(crate) fn set_aside(done: &AsideOutcome) -> String {
-    let mut text = String::new();
+pub(crate) fn set_aside(done: &AsideOutcome) -> Text {
+    let mut text = Text::default();
     for aside in &done.set_aside {
         let word = if done.removed { "removed  " } else { "" };
-        let _ = writeln!(text, "{word}{}  {}  {}", aside.path.display(), aside.at, bytes(aside.size_bytes));
+        line!(text, "{word}{}  {}  {}", aside.path.display(), aside.at, bytes(aside.size_bytes));
     }
     for path in &done.archived {
-        let _ = writeln!(text, "archived {}", path.display());
+        line!(text, "archived {}", path.display());
     }
     if done.set_aside.is_empty() {
-        let _ = writeln!(text, "nothing is set aside beside {}", done.target.display());
+        line!(text, "nothing is set aside beside {}", done.target.display());
     }
     text
 }
 
 /// Prints a chain report: verdict first.
-pub(crate) fn chain_report(report: &ChainReport) -> String {
+pub(crate) fn chain_report(report: &ChainReport) -> Text {
     let word = match report.verdict {
         Verdict::Intact => "INTACT",
         Verdict::Findings => "FINDINGS",
         Verdict::CannotVerify => "CANNOT VERIFY",
     };
-    let mut text = format!("{word}  {}\n", report.diagnosis);
+    let mut text = Text::default();
+    line!(text, "{word}  {}", report.diagnosis);
     if !report.findings.is_empty() {
-        text.push('\n');
+        text.blank();
         for finding in report.findings.iter().take(SHOWN) {
-            text.push_str(&finding_text(finding));
+            text.append(finding_text(finding));
         }
         let more = report.findings_total.saturating_sub(SHOWN as u64);
         if more > 0 {
-            let _ = writeln!(text, "  … and {more} more (see --json)");
+            line!(text, "  … and {more} more (see --json)");
         }
     }
     if !report.chains.is_empty() {
-        text.push('\n');
+        text.blank();
         let rows: Vec<_> = report
             .chains
             .iter()
@@ -349,19 +382,19 @@ pub(crate) fn chain_report(report: &ChainReport) -> String {
                 ]
             })
             .collect();
-        text.push_str(&table(&["chain", "records", "signed", "head", "Merkle root over whole rows"], &rows));
+        text.table(&["chain", "records", "signed", "head", "Merkle root over whole rows"], &rows);
         if report.chains.len() > SHOWN {
-            let _ = writeln!(text, "… and {} more chains (see --json)", report.chains.len() - SHOWN);
+            line!(text, "… and {} more chains (see --json)", report.chains.len() - SHOWN);
         }
     }
     for note in report.notes.iter().take(SHOWN) {
-        let _ = writeln!(text, "note: {}{}", in_chain(&note.chain), note.explains);
+        line!(text, "note: {}{}", in_chain(&note.chain), note.explains);
     }
     text
 }
 
 /// Prints one finding in at most three lines.
-fn finding_text(finding: &Finding) -> String {
+fn finding_text(finding: &Finding) -> Text {
     let place = match (finding.position, finding.last) {
         (Some(from), Some(to)) => format!(" at {from} to {to}"),
         (Some(from), None) => format!(" at {from}"),
@@ -373,15 +406,20 @@ fn finding_text(finding: &Finding) -> String {
         .filter(|id| !id.is_empty())
         .map(|id| format!(" (record {id})"))
         .unwrap_or_default();
-    let mut text =
-        format!("  {}{place}{record}: {}{}\n", finding.kind, in_chain(&finding.chain), finding.explains);
+    let mut text = Text::default();
+    line!(text, "  {}{place}{record}: {}{}", finding.kind, in_chain(&finding.chain), finding.explains);
     if let Some(expected) = &finding.expected {
-        let _ = writeln!(text, "      expected {expected}");
+        line!(text, "      expected {expected}");
     }
     if let Some(found) = &finding.found {
-        let _ = writeln!(text, "      found    {found}");
+        line!(text, "      found    {found}");
     }
     text
+}
+
+/// Counts things in the singular or the plural.
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Names the chain, where it has a name.

@@ -8,10 +8,15 @@ use crate::keys::KeyRing;
 use crate::value::Columns;
 
 pub mod aegisagent;
+pub mod caracal;
+pub mod caracal_admin;
+mod caracal_drift;
+pub mod caracal_hmac;
 pub mod native;
+pub mod z4j;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "native"];
+pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "caracal", "caracal-admin", "native", "z4j"];
 
 /// Returns a built-in format by its name.
 ///
@@ -21,7 +26,10 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "caracal" => Ok(Arc::new(caracal::Caracal)),
+        "caracal-admin" => Ok(Arc::new(caracal_admin::CaracalAdmin)),
         "native" => Ok(Arc::new(native::Native)),
+        "z4j" => Ok(Arc::new(z4j::Z4j)),
         _ => Err(Error::InvalidInput(format!(
             "unknown chain format {name:?}: expected one of {}",
             NAMES.join(", ")

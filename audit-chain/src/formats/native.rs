@@ -38,6 +38,10 @@ impl ChainFormat for Native {
         &COLUMNS
     }
 
+    fn integers(&self) -> &[&str] {
+        &["seq", "v"]
+    }
+
     fn order(&self) -> &[&str] {
         &["chain", "seq"]
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod aegisagent;
+mod caracal;
 mod documents;
 mod merkle;
 mod native;
@@ -11,3 +12,4 @@ mod note;
 mod order;
 mod signature;
 mod vectors;
+mod z4j;

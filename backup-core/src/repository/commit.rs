@@ -374,9 +374,8 @@ fn check_request(request: &BackupRequest<'_>) -> Result<()> {
         let about = source.snapshot.describe();
         if !seen.insert((about.kind.clone(), about.name.clone())) {
             let message = format!("two sources are called {}:{}", about.kind, about.name);
-            return Err(
-                Error::new(ErrorKind::InvalidInput, message).with_hint("give one of them another name")
-            );
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .with_hint("give one of them another name: NAME=PATH"));
         }
     }
     Ok(())

@@ -111,8 +111,11 @@ pub struct BackupEvent {
 /// A verification ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyEvent {
-    /// The backups, by id; empty when only the log was verified.
+    /// The backups, by id; empty when only the log was verified, or all of them.
     pub backups: Vec<String>,
+    /// When all of them were verified: those whose entries lie before this place in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_before: Option<u64>,
     /// How far it went with every one of them.
     pub level: Level,
     /// What it said.
@@ -251,8 +254,9 @@ impl LogState {
                     .push((sequence, format!("a hold names {:?}, which is not there", event.backup))),
             },
             Event::Verify(event) if event.verdict == Verdict::Intact => {
-                for id in &event.backups {
-                    if let Some(record) = self.live_mut(id) {
+                let before = event.all_before.unwrap_or(0);
+                for record in self.records.iter_mut().filter(|record| record.pruned.is_none()) {
+                    if record.sequence < before || event.backups.contains(&record.event.id) {
                         record.verified = Some(Verified { sequence, level: event.level });
                     }
                 }

@@ -228,6 +228,8 @@ pub struct VerifyReport {
     pub verdict: Verdict,
     /// The repository's id.
     pub repository: String,
+    /// Whether all backups were asked for.
+    pub all: bool,
     /// The log.
     pub log: LogReport,
     /// The backups, in the order of the log.
@@ -243,7 +245,11 @@ impl VerifyReport {
     #[must_use]
     pub fn to_event(&self) -> Event {
         Event::Verify(VerifyEvent {
-            backups: self.backups.iter().map(|backup| backup.id.clone()).collect(),
+            backups: match self.all {
+                true => Vec::new(),
+                false => self.backups.iter().map(|backup| backup.id.clone()).collect(),
+            },
+            all_before: self.all.then_some(self.log.position.size),
             level: self.backups.iter().map(|backup| backup.level).min().unwrap_or(Level::Present),
             verdict: self.verdict,
             findings: self.findings.len() as u64,

@@ -70,6 +70,11 @@ impl Header {
                 )
                 .with_hint(format!("make one: attestore init {}", layout.root().display()))
             }
+            _ if layout.root().is_file() => Error::new(
+                ErrorKind::Malformed,
+                format!("{} is not a repository: it is a file", layout.root().display()),
+            )
+            .with_hint("name the folder that `attestore init` made"),
             _ => error,
         })?;
         let malformed =

@@ -44,7 +44,7 @@ pub const BUNDLE: u64 = 256;
 /// The largest bundle that is read, in bytes.
 pub(super) const MAX_BUNDLE_BYTES: u64 = (BUNDLE * MAX_RECORD_BYTES as u64) + BUNDLE;
 /// The largest record that is written, in bytes.
-const MAX_RECORD_BYTES: usize = 16 << 20;
+const MAX_RECORD_BYTES: usize = 1 << 20;
 /// The largest checkpoint that is read, in bytes.
 pub(super) const MAX_CHECKPOINT_BYTES: u64 = 1 << 16;
 /// How long an append waits for another one.

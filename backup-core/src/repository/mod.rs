@@ -177,6 +177,9 @@ impl Repository {
                     return Err(error);
                 }
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && path.is_file() => {
+                return exists("is a file");
+            }
             Err(error) => return Err(Error::io("read", path, error)),
         }
         Self::open(path, options)

@@ -69,7 +69,8 @@ impl Pending {
             if name.starts_with(staging::PREFIX) {
                 let folder = path.join(staging::BACKUP);
                 let Ok(bytes) = read_limited(&folder.join(MANIFEST), MAX_BYTES) else { continue };
-                if let Ok(manifest) = Manifest::from_json(&bytes) {
+                let Ok(manifest) = Manifest::from_json(&bytes) else { continue };
+                if is_whole(&manifest, &folder) {
                     pending.commits.insert((manifest.id, Digest::of(&bytes)), folder);
                 }
             } else if name.starts_with(PRUNE_PREFIX)
@@ -94,6 +95,20 @@ impl Pending {
     }
 }
 
+/// Reports whether every object is there with its size.
+fn is_whole(manifest: &Manifest, folder: &Path) -> bool {
+    manifest.objects.iter().all(|object| {
+        let there = folder.join(&object.name).symlink_metadata();
+        there.is_ok_and(|there| there.is_file() && there.len() == object.stored_size_bytes)
+    })
+}
+
+/// Returns the name in staging of the work folder that holds a backup's folder.
+fn work_name(folder: &Path) -> String {
+    let work = folder.parent().and_then(Path::file_name).unwrap_or_default();
+    work.to_string_lossy().into_owned()
+}
+
 impl Repository {
     /// Finishes or removes what an earlier process left; the repository's lock is held.
     ///
@@ -102,16 +117,22 @@ impl Repository {
     pub(super) fn recover(&self, ctx: &Context) -> Result<LogState> {
         self.remove_temporaries(ctx)?;
         let state = self.log().state()?;
-        let names = super::folder_names(&self.layout.staging())?;
+        let mut names = super::folder_names(&self.layout.staging())?;
         if names.is_empty() {
             return Ok(state);
         }
         let mut actions = Vec::new();
         let pending = Pending::read(&self.layout)?;
         for ((id, digest), folder) in &pending.commits {
-            let logged = state.live(id).is_some_and(|record| record.event.manifest_sha256 == *digest);
-            if logged && self.finish_commit(id, folder)? {
+            if state.live(id).is_none_or(|record| record.event.manifest_sha256 != *digest) {
+                continue;
+            }
+            if self.finish_commit(id, folder)? {
                 actions.push(format!("the backup {id} was put in place"));
+            } else {
+                // Something else took its place: the bytes stay for whoever looks into it.
+                tracing::warn!(backup = %id, folder = %folder.display(), "a backup cannot be put in place");
+                names.remove(&work_name(folder));
             }
         }
         for (_, journal) in &pending.prunes {
@@ -139,16 +160,8 @@ impl Repository {
         self.log().state()
     }
 
-    /// Puts a whole backup that the log names in place; `false` when it is not whole or the place is taken.
+    /// Puts a whole backup that the log names in place; `false` when the place is taken.
     fn finish_commit(&self, id: &str, folder: &Path) -> Result<bool> {
-        let manifest = Manifest::from_json(&read_limited(&folder.join(MANIFEST), MAX_BYTES)?)?;
-        let whole = manifest.objects.iter().all(|object| {
-            let there = folder.join(&object.name).symlink_metadata();
-            there.is_ok_and(|there| there.is_file() && there.len() == object.stored_size_bytes)
-        });
-        if !whole {
-            return Ok(false);
-        }
         self.durable.sync_dirs(folder)?;
         match self.durable.rename_noreplace(folder, self.layout.backup(id)) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),

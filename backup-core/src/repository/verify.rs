@@ -138,7 +138,9 @@ impl Repository {
             self.verify_batch(batch, &read, options, &mut backups, &mut positions, &mut findings, ctx)?;
         }
         self.check_positions(&positions, &mut findings)?;
-        Ok(self.conclude(&read, extended, backups, findings, options))
+        let mut report = self.conclude(&read, extended, backups, findings, options);
+        report.all = which == Which::All;
+        Ok(report)
     }
 
     /// Finds the records of the backups that are asked for and there; what is missing is a finding already.
@@ -360,6 +362,7 @@ impl Repository {
             ok: verdict == Verdict::Intact,
             verdict,
             repository: self.header.id.clone(),
+            all: false,
             log: LogReport { position: read.position.clone(), extends, cosigned_by },
             backups,
             findings,

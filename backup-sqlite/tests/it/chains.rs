@@ -1,6 +1,5 @@
 //! Chains verified inside the very snapshot that is stored, and again after a restore.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
@@ -12,49 +11,12 @@ use backup_core::error::ErrorKind;
 use backup_core::traits::{ChainRequest, ChainVerify as _, Restore as _, Snapshot as _};
 use backup_sqlite::{Method, RestoreOptions, SourceOptions, SqliteRestore, SqliteSource};
 use rusqlite::Connection;
-use sha2::{Digest as _, Sha256};
 
+use crate::receipts::receipts;
 use crate::support::{Backup, Folder, case, names, vectors};
 
-fn request(copy: bool) -> ChainRequest {
+pub(crate) fn request(copy: bool) -> ChainRequest {
     ChainRequest { format: Arc::new(Receipts), table: None, keys: KeyRing::new(), checkpoint: None, copy }
-}
-
-/// Writes receipts of two tenants by the rule of formats/aegisagent.md A1.
-fn receipts(path: &Path, count: usize) {
-    let mut connection = Connection::open(path).unwrap();
-    connection
-        .execute_batch(
-            "CREATE TABLE action_receipts(id TEXT PRIMARY KEY, tenant_id TEXT, decision_id TEXT, ts TEXT, agent_id TEXT,
-               user_id TEXT, run_id TEXT, trace_id TEXT, tool TEXT, action TEXT, resource TEXT, source_trust TEXT,
-               decision TEXT, approver TEXT, action_hash TEXT, prev_receipt_hash TEXT, receipt_hash TEXT,
-               canon_version TEXT DEFAULT '', signature TEXT, signer_public_key TEXT, created_at TEXT, signer_key_id TEXT)",
-        )
-        .unwrap();
-    let transaction = connection.transaction().unwrap();
-    let mut heads = [String::new(), String::new()];
-    for number in 0..count {
-        let tenant = number % 2;
-        let id = format!("{number:08x}-0000-4000-8000-000000000000");
-        let ts = format!("2026-06-02T12:{:02}:{:02}+00:00", number / 60 % 60, number % 60);
-        let resource = format!("größe \"{number}\"\n\u{1}");
-        let fields = serde_json::json!({
-            "action": "write", "action_hash": null, "agent_id": "agent-1", "approver": null, "decision": "allow",
-            "event_id": id, "prev_receipt_hash": heads[tenant], "resource": resource, "run_id": null,
-            "source_trust": "trusted", "tool": "fs", "trace_id": null, "ts": ts, "user_id": null,
-        });
-        let hash = hex::encode(Sha256::digest(fields.to_string()));
-        transaction
-            .execute(
-                "INSERT INTO action_receipts(id, tenant_id, decision_id, ts, agent_id, tool, action, resource, source_trust,
-                   decision, prev_receipt_hash, receipt_hash, canon_version, created_at)
-                 VALUES (?1, ?2, 'd', ?3, 'agent-1', 'fs', 'write', ?4, 'trusted', 'allow', ?5, ?6, 'aegis-jcs-1', ?3)",
-                (&id, format!("tenant-{tenant}"), &ts, &resource, &heads[tenant], &hash),
-            )
-            .unwrap();
-        heads[tenant] = hash;
-    }
-    transaction.commit().unwrap();
 }
 
 #[test]

@@ -5,8 +5,10 @@
 
 mod chains;
 mod child;
+mod conformance;
 mod crash;
 mod into;
+mod receipts;
 mod restore;
 mod rows;
 mod snapshot;
@@ -19,6 +21,7 @@ fn roles(role: &str) {
         "into-once" => into::role_once(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
+        "snapshot-told" => snapshot::role(),
         other => panic!("no role {other:?}"),
     }
 }

@@ -578,3 +578,20 @@ fn no_room_or_a_read_only_place_is_told_before_a_byte_is_written() {
         assert!(child.finish());
     }
 }
+
+#[test]
+fn an_owner_that_could_not_be_kept_refuses() {
+    let Some(user) = crate::support::nobody("an_owner_that_could_not_be_kept_refuses") else { return };
+    let scene = Scene::new("delete");
+    scene.backup.save();
+    for path in [scene.folder.path(), scene.place()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let before = contents(scene.place());
+    let arguments = [("DATABASE", scene.live.as_path()), ("DIR", &scene.backup.root)];
+    let mut child = Other::start_with(user(), "restore-told", &arguments);
+    let said = child.wait_for("failed").unwrap();
+    assert!(said.starts_with("Permission the owner of"), "{said}");
+    assert!(child.finish());
+    assert!(contents(scene.place()) == before);
+}

@@ -9,8 +9,8 @@ use backup_core::traits::Snapshot as _;
 use backup_sqlite::{Method, SourceOptions, SqliteSource};
 use rusqlite::Connection;
 
-use crate::child::Other;
-use crate::support::{Folder, assert_whole_bank, bank, cancelling, names};
+use crate::child::{Other, argument, say};
+use crate::support::{Backup, Folder, assert_whole_bank, bank, cancelling, mounted, names, nobody};
 
 const MODES: [&str; 6] = ["delete", "truncate", "persist", "memory", "wal", "off"];
 
@@ -299,4 +299,111 @@ fn a_path_that_is_not_utf8_is_copied_page_by_page_and_refused_by_vacuum() {
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     source(&database, Method::OnlineBackup).snapshot(&[], &to, &Context::new()).unwrap();
     assert_eq!(assert_whole_bank(&to.object("database/app.db")), 2_000);
+}
+
+#[test]
+fn a_schema_with_functions_of_the_service_is_copied_page_by_page() {
+    use backup_core::traits::Restore as _;
+    use backup_sqlite::{Integrity, RestoreOptions, SqliteRestore};
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    let connection = Connection::open(&database).unwrap();
+    connection
+        .create_scalar_function(
+            "fold",
+            1,
+            rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC
+                | rusqlite::functions::FunctionFlags::SQLITE_UTF8,
+            |call| call.get::<String>(0).map(|text| text.to_lowercase()),
+        )
+        .unwrap();
+    connection
+        .execute_batch("CREATE TABLE t(a TEXT, b AS (fold(a)) STORED); INSERT INTO t VALUES ('A'); CREATE INDEX i ON t(fold(a))")
+        .unwrap();
+    drop(connection);
+    let to = Folder::new(&folder.path().join("vacuum"));
+    let error = source(&database, Method::VacuumInto).snapshot(&[], &to, &Context::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.hint().unwrap().contains("online-backup"));
+    let to = Folder::new(&folder.path().join("online"));
+    let outcome = source(&database, Method::OnlineBackup).snapshot(&[], &to, &Context::new()).unwrap();
+    let backup = Backup::kept(&to.root, outcome, &[]);
+    let restore = |integrity| {
+        let options = RestoreOptions { integrity, ..RestoreOptions::default() };
+        let restore = SqliteRestore::with_options(folder.path().join("new.db"), options);
+        let plan = restore.plan(&backup, &Context::new()).unwrap();
+        restore.execute(&plan, &backup, &Context::new())
+    };
+    let error = restore(Integrity::Full).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    restore(Integrity::Quick).unwrap();
+}
+
+/// Takes a snapshot and says what came of it.
+pub(crate) fn role() {
+    let to = Folder::new(&argument("DIR"));
+    match SqliteSource::new(argument("DATABASE")).snapshot(&[], &to, &Context::new()) {
+        Ok(outcome) => say(&format!("made {}", outcome.facts.tables["transfers"])),
+        Err(error) => say(&format!("failed {} {error}", error.kind().name())),
+    }
+}
+
+#[test]
+fn a_database_on_read_only_media_is_read_where_nothing_is_to_be_recovered() {
+    let test = "a_database_on_read_only_media_is_read_where_nothing_is_to_be_recovered";
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.db");
+    bank(&good, "wal");
+    let killed = folder.path().join("killed.db");
+    bank(&killed, "wal");
+    let sql = "PRAGMA wal_autocheckpoint=0; INSERT INTO transfers(src, amount) VALUES (1, 0)";
+    let mut holder = Other::start("holder", &[("DATABASE", &killed), ("SQL", Path::new(sql))]);
+    holder.wait_for("holding").unwrap();
+    holder.kill();
+    let media = folder.path().join("media");
+    std::fs::create_dir(&media).unwrap();
+    let here = folder.path().display();
+    let there = media.display();
+    let then = format!(
+        "cp '{here}/good.db' '{here}/killed.db' '{here}/killed.db-wal' '{there}' && mount -o remount,ro '{there}' &&"
+    );
+    for (name, says) in [("good.db", "made 2000"), ("killed.db", "failed Permission")] {
+        let Some(command) = mounted(test, &media, "size=16m", &then) else { return };
+        let arguments =
+            [("DATABASE", media.join(name)), ("DIR", folder.path().join(format!("backup-{name}")))];
+        let arguments: Vec<(&str, &Path)> =
+            arguments.iter().map(|(name, path)| (*name, path.as_path())).collect();
+        let mut child = Other::start_with(command, "snapshot-told", &arguments);
+        let (word, rest) = says.split_once(' ').unwrap();
+        let said = child.wait_for(word).unwrap_or_default();
+        assert!(said.starts_with(rest), "{name}: {said:?}");
+        assert!(child.finish());
+    }
+}
+
+#[test]
+fn a_folder_that_this_user_cannot_write_is_told() {
+    let Some(user) = nobody("a_folder_that_this_user_cannot_write_is_told") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let open_to_all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open_to_all).unwrap();
+    let dir = folder.path().join("backup");
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(65_534), Some(65_534)).unwrap();
+    let rollback = folder.path().join("rollback.db");
+    bank(&rollback, "delete");
+    let wal = folder.path().join("wal.db");
+    bank(&wal, "wal");
+    let secret = folder.path().join("secret.db");
+    bank(&secret, "delete");
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (database, says) in
+        [(rollback, "made 2000"), (wal, "failed Permission"), (secret, "failed Permission")]
+    {
+        let mut child = Other::start_with(user(), "snapshot-told", &[("DATABASE", &database), ("DIR", &dir)]);
+        let (word, rest) = says.split_once(' ').unwrap();
+        let said = child.wait_for(word).unwrap_or_default();
+        assert!(said.starts_with(rest), "{}: {said:?}", database.display());
+        assert!(child.finish());
+    }
 }

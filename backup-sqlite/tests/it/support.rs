@@ -48,6 +48,28 @@ pub(crate) fn mounted(test: &str, at: &Path, options: &str, then: &str) -> Optio
     Some(command)
 }
 
+/// Returns what makes a command that runs this test binary as a user without rights; `None`, said, where that takes root.
+pub(crate) fn nobody(test: &str) -> Option<impl Fn() -> std::process::Command> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let root = Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0);
+    if !root {
+        left_out(test, "running as another user takes root");
+        return None;
+    }
+    // The build folder may be closed to others: they run a copy.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("it");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Some(move || {
+        let mut command = std::process::Command::new(folder.path().join("it"));
+        command.uid(65_534).gid(65_534);
+        command
+    })
+}
+
 /// Waits a moment that differs from round to round, to kill at another point each time.
 pub(crate) fn moment(round: u64, up_to: std::time::Duration) {
     let part = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;

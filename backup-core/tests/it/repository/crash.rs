@@ -306,3 +306,45 @@ fn a_full_disk_is_an_error_and_leaves_the_repository_whole() {
     }
     assert!((3..24).contains(&failed), "{failed}");
 }
+
+#[test]
+fn what_the_log_names_is_put_in_place_and_what_it_does_not_name_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = init(dir.path());
+    let outcome = back_up(&repository, "one").unwrap();
+    // As a process leaves it that died between the entry and the rename.
+    let work = repository.layout().staging().join("backup-00000000000000aa");
+    let staged = work.join("backup");
+    let unstage = || {
+        std::fs::create_dir_all(&work).unwrap();
+        std::fs::rename(&outcome.path, &staged).unwrap();
+    };
+    unstage();
+    std::fs::create_dir_all(repository.layout().staging().join("backup-00000000000000bb/backup")).unwrap();
+    assert_whole(&repository);
+    assert_eq!(ids(&repository), [""; 0]);
+    assert_eq!(repository.show("latest").unwrap_err().kind(), ErrorKind::NotFound);
+    back_up(&repository, "two").unwrap();
+    assert_eq!(ids(&repository), ["one", "two"]);
+    assert_whole(&repository);
+    assert_eq!(std::fs::read_dir(repository.layout().staging()).unwrap().count(), 0);
+
+    // Something else took the place: the true bytes are not thrown away.
+    unstage();
+    std::fs::create_dir(&outcome.path).unwrap();
+    std::fs::write(outcome.path.join("manifest.json"), b"planted").unwrap();
+    back_up(&repository, "three").unwrap();
+    assert!(staged.join("manifest.json").exists());
+    assert!(!super::verify_all(&repository).ok);
+    std::fs::remove_dir_all(&outcome.path).unwrap();
+    back_up(&repository, "four").unwrap();
+    assert_eq!(ids(&repository), ["one", "two", "three", "four"]);
+    assert_whole(&repository);
+
+    // What is not whole waits for nothing.
+    unstage();
+    std::fs::remove_file(staged.join("database/app.db.zst")).unwrap();
+    assert!(
+        super::verify_all(&repository).has(backup_core::repository::RepositoryFindingKind::BackupMissing)
+    );
+}

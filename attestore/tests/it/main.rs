@@ -1,0 +1,10 @@
+//! The command line as scripts and people use it: the built program, real files, real signals. One module per verb.
+
+// clippy.toml allows these in `#[test]` functions only; here the helpers are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod backup;
+mod keygen;
+mod list;
+mod support;
+mod usage;
