@@ -166,8 +166,18 @@ names .bad-
 start_service
 run curl -sSf "$url/ready"
 run aegisagent-traffic --count 10 "$url"
-stop_service
 run attestore chain verify live/aegis.db --format aegisagent
+
+heading "The same by the runbook: verify, stop, plan, restore, verify, start"
+export STOP="kill $service; while kill -0 $service 2>/dev/null; do sleep 0.1; done"
+export START="echo 'the service may start'"
+export PUBLIC_KEY=elsewhere/backup.key.pub CHECKPOINT=elsewhere/repo.checkpoint
+lines=100 run "$root/examples/aegisagent/runbook.sh" live/aegis.db repo latest
+service=''
+start_service
+run curl -sSf "$url/ready"
+stop_service
+run attestore set-aside live/aegis.db
 
 heading "The same backup without Attestore"
 without=0
