@@ -340,7 +340,9 @@ impl Rule {
             found: None,
             explains: NO_SECRET_FITS.into(),
         };
-        Judged { faults: vec![fault], also, ..Judged::new(Seal::Unchecked(self.label(NO_SECRET_FITS))) }
+        let seal = Seal::Unchecked(self.label(NO_SECRET_FITS));
+        // In era A it may have been one of the forms without a link.
+        Judged { faults: vec![fault], also, unlinked: self.era == Era::A, ..Judged::new(seal) }
     }
 
     /// Judges a frozen row, and writes its bytes in the snapshot.
