@@ -1,10 +1,12 @@
 //! Chains in databases and files: verify them, and write down where they stand.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::csv_rows::{CsvOptions, CsvSource};
 use audit_chain::format::{ChainFormat, Companions};
 use audit_chain::formats;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
@@ -18,12 +20,16 @@ use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::signing::{PublicKey, SigningKey};
 use backup_core::traits::{ChainRequest, ChainVerify as _};
 use backup_sqlite::SqliteSource;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::input::Input;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// How long standard input is waited for before the context is asked again.
+const STDIN_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// What a verification of a chain is given.
 #[derive(Debug, Clone, Default)]
@@ -84,13 +90,20 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         })
     };
     match input {
-        Input::Stdin => run(&NdjsonSource::once("-", std::io::stdin())?),
+        Input::Stdin => {
+            let read = NdjsonSource::once("-", Stdin { ctx: ctx.clone() }).map_err(Error::Chain);
+            let report = read.and_then(|source| run(&source));
+            // The reader can only say that it failed; why, the context knows.
+            if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
+        }
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
         Input::Json(path) => run(&JsonSource::open(path)?),
-        Input::Csv(path) | Input::Dump(path) => Err(Error::new(
+        Input::Csv(path) => run(&CsvSource::open(path, CsvOptions::default())?),
+        Input::Dump(path) => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("{}: format {} is not read from this kind of input", path.display(), options.format),
-        )),
+            format!("{}: the format {} is not read from a folder", path.display(), options.format),
+        )
+        .with_hint("give the SQLite file, or its rows as NDJSON, CSV or a JSON array")),
         Input::Sqlite(path) => {
             let request = ChainRequest {
                 format: Arc::clone(&format),
@@ -100,6 +113,26 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
                 copy: false,
             };
             SqliteSource::new(path).verify_chain(&request, ctx)
+        }
+    }
+}
+
+/// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
+struct Stdin {
+    ctx: Context,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let input = std::io::stdin();
+        loop {
+            self.ctx.check()?;
+            let mut wanted = [PollFd::new(&input, PollFlags::IN)];
+            match poll(&mut wanted, Some(&STDIN_WAIT)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return input.lock().read(buffer),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

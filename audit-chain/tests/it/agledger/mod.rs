@@ -1,0 +1,3 @@
+//! AGLedger dumps: every vector case, honest dumps of our own writer, single changes.
+
+mod vectors;
