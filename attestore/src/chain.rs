@@ -8,8 +8,8 @@ use std::sync::Arc;
 use audit_chain::checkpoint::ChainCheckpoint;
 use audit_chain::csv_rows::{CsvOptions, CsvSource};
 use audit_chain::format::ChainFormat;
-use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::formats;
+use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
@@ -86,8 +86,9 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         audit_chain::error::Error::Cancelled => Error::Cancelled,
         other => Error::Chain(other),
     };
-    let run =
-        |source: &dyn RowSource| verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named);
+    let run = |source: &dyn RowSource| {
+        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named)
+    };
     match input {
         Input::Stdin => {
             let read = NdjsonSource::once("-", Stdin { ctx: ctx.clone() }).map_err(Error::Chain);
