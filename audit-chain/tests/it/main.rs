@@ -14,3 +14,5 @@ mod order;
 mod signature;
 mod vectors;
 mod z4j;
+mod z4j_history;
+mod z4j_writer;

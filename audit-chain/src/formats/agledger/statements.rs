@@ -566,7 +566,10 @@ impl<'s> Walk<'s> {
                     window.activated = Some(
                         window.activated.map_or(statement.activated, |known| known.max(statement.activated)),
                     );
-                    if !self.trusted.contains(&statement.subject) {
+                    // That a distrusted key is not reached is what the caller asked for.
+                    if !self.trusted.contains(&statement.subject)
+                        && !self.distrust.contains_key(&statement.subject)
+                    {
                         outcome.findings.push(finding(
                             rows,
                             statement.row,

@@ -16,8 +16,8 @@ pub(crate) enum Cbor {
     Int(i64),
     Bytes(Vec<u8>),
     Text(String),
-    Array(Vec<Cbor>),
-    Map(Vec<(Cbor, Cbor)>),
+    Array(Vec<Self>),
+    Map(Vec<(Self, Self)>),
     Bool(bool),
     Float(f64),
     Null,
@@ -36,12 +36,14 @@ impl Cbor {
         match json {
             Value::Null => Self::Null,
             Value::Bool(value) => Self::Bool(*value),
-            Value::Number(number) => number.as_i64().map_or_else(|| Self::Float(number.as_f64().unwrap()), Self::Int),
+            Value::Number(number) => {
+                number.as_i64().map_or_else(|| Self::Float(number.as_f64().unwrap()), Self::Int)
+            }
             Value::String(text) => Self::text(text),
             Value::Array(items) => Self::Array(items.iter().map(Self::of_json).collect()),
-            Value::Object(members) => {
-                Self::Map(members.iter().map(|(name, value)| (Self::text(name), Self::of_json(value))).collect())
-            }
+            Value::Object(members) => Self::Map(
+                members.iter().map(|(name, value)| (Self::text(name), Self::of_json(value))).collect(),
+            ),
         }
     }
 
@@ -66,7 +68,8 @@ impl Cbor {
             }
             Self::Map(members) => {
                 encoder.push(Header::Map(Some(members.len()))).unwrap();
-                let mut members: Vec<_> = members.iter().map(|(key, value)| (key.encode(), value.encode())).collect();
+                let mut members: Vec<_> =
+                    members.iter().map(|(key, value)| (key.encode(), value.encode())).collect();
                 members.sort();
                 members.into_iter().for_each(|(key, value)| out.extend([key, value].concat()));
             }
@@ -94,7 +97,8 @@ impl Key {
     pub(crate) fn spki(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => {
-                [hex::decode("302a300506032b6570032100").unwrap(), key.verifying_key().to_bytes().to_vec()].concat()
+                [hex::decode("302a300506032b6570032100").unwrap(), key.verifying_key().to_bytes().to_vec()]
+                    .concat()
             }
             Self::P256(key) => [
                 hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200").unwrap(),
@@ -144,7 +148,8 @@ impl Key {
 /// Signs an envelope; without a key, the signature is 64 zero bytes.
 pub(crate) fn cose(protected: &[u8], payload: &[u8], key: Option<&Key>) -> Vec<u8> {
     let bytes = |bytes: &[u8]| Cbor::Bytes(bytes.to_vec());
-    let signed = Cbor::Array(vec![Cbor::text("Signature1"), bytes(protected), bytes(&[]), bytes(payload)]).encode();
+    let signed =
+        Cbor::Array(vec![Cbor::text("Signature1"), bytes(protected), bytes(&[]), bytes(payload)]).encode();
     let signature = key.map_or_else(|| vec![0; 64], |key| key.sign(&signed));
     let body = Cbor::Array(vec![bytes(protected), Cbor::Map(Vec::new()), bytes(payload), bytes(&signature)]);
     [vec![0xd2], body.encode()].concat()
@@ -159,7 +164,12 @@ pub(crate) fn time(millis: i64) -> String {
 pub(crate) fn micros(millis: i64) -> String {
     let (seconds, fraction) = (millis.div_euclid(1_000), millis.rem_euclid(1_000));
     let (day, seconds) = (1 + seconds / 86_400, seconds % 86_400);
-    format!("2026-09-{day:02}T{:02}:{:02}:{:02}.{fraction:03}000Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "2026-09-{day:02}T{:02}:{:02}:{:02}.{fraction:03}000Z",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 /// Makes a uuid that sorts by its number.
@@ -203,7 +213,10 @@ pub(crate) fn envelope(claims: &Claims<'_>, predicate: Cbor) -> Vec<u8> {
         (Cbor::Int(3), Cbor::text("application/vnd.in-toto+cbor")),
         (Cbor::Int(4), Cbor::Bytes(kid)),
         (Cbor::Int(15), cwt),
-        (Cbor::Int(-65_537), Cbor::Map(vec![(Cbor::Int(1), Cbor::Int(claims.position)), (Cbor::Int(2), previous)])),
+        (
+            Cbor::Int(-65_537),
+            Cbor::Map(vec![(Cbor::Int(1), Cbor::Int(claims.position)), (Cbor::Int(2), previous)]),
+        ),
     ]);
     let (name, digest) = &claims.subject;
     let statement = Cbor::map([
@@ -283,7 +296,14 @@ impl Dump {
     }
 
     /// Adds a statement; `signers` sign in their order.
-    pub(crate) fn state(&mut self, kind: &str, payload: &Cbor, subject: &Key, endorser: Option<&Key>, signers: &[&Key]) {
+    pub(crate) fn state(
+        &mut self,
+        kind: &str,
+        payload: &Cbor,
+        subject: &Key,
+        endorser: Option<&Key>,
+        signers: &[&Key],
+    ) {
         let payload = payload.encode();
         let statement: Vec<Value> = signers
             .iter()
@@ -312,7 +332,13 @@ impl Dump {
     /// Registers a key that another admits.
     pub(crate) fn succession(&mut self, from: &Key, key: &Key) {
         let at = self.register(key);
-        self.state("succession", &payload("succession", key, at, None, Some(from), None), key, Some(from), &[from, key]);
+        self.state(
+            "succession",
+            &payload("succession", key, at, None, Some(from), None),
+            key,
+            Some(from),
+            &[from, key],
+        );
     }
 
     /// Retires a key by another's closure.
@@ -325,13 +351,26 @@ impl Dump {
     }
 
     /// Appends an entry to the chain of a record and returns its place in `vault`.
-    pub(crate) fn entry(&mut self, record: &str, entry_type: &str, payload: &Value, key: Option<&Key>) -> usize {
+    pub(crate) fn entry(
+        &mut self,
+        record: &str,
+        entry_type: &str,
+        payload: &Value,
+        key: Option<&Key>,
+    ) -> usize {
         let now = self.tick();
         self.entry_at(record, entry_type, payload, key, now)
     }
 
     /// The same, written at a time of the caller's.
-    pub(crate) fn entry_at(&mut self, record: &str, entry_type: &str, payload: &Value, key: Option<&Key>, now: i64) -> usize {
+    pub(crate) fn entry_at(
+        &mut self,
+        record: &str,
+        entry_type: &str,
+        payload: &Value,
+        key: Option<&Key>,
+        now: i64,
+    ) -> usize {
         let schema = record.starts_with("schema:");
         let before = self.vault.iter().rev().find(|row| row["chain_key"] == record);
         let position = before.map_or(1, |row| row["chain_position"].as_i64().unwrap() + 1);
@@ -375,7 +414,8 @@ impl Dump {
         let tip = self.vault.iter().rev().find(|row| row["chain_key"] == record).unwrap().clone();
         // A schema chain's record id is a made-up uuid of version 8.
         let id = if record.starts_with("schema:") { "00000000-0000-8000-8000-00000000abcd" } else { record };
-        let (position, hash) = (tip["chain_position"].as_i64().unwrap(), tip["payload_hash"].as_str().unwrap());
+        let (position, hash) =
+            (tip["chain_position"].as_i64().unwrap(), tip["payload_hash"].as_str().unwrap());
         let bytes = envelope(
             &Claims {
                 kind: "vault-checkpoint",
@@ -423,10 +463,17 @@ impl Dump {
                 ("record_id", Cbor::text(record)),
                 ("reader_key_id", Cbor::text(&short[..32])),
                 ("signed_checkpoint_ref", Cbor::Null),
-                ("traces", Cbor::map([("read_context", Cbor::text("interactive")), ("filter_applied", Cbor::text("org"))])),
+                (
+                    "traces",
+                    Cbor::map([
+                        ("read_context", Cbor::text("interactive")),
+                        ("filter_applied", Cbor::text("org")),
+                    ]),
+                ),
             ]),
         );
-        let hash = if self.statements.is_some() { merkle::leaf_hash(&bytes) } else { Sha256::digest(&bytes).into() };
+        let hash =
+            if self.statements.is_some() { merkle::leaf_hash(&bytes) } else { Sha256::digest(&bytes).into() };
         let (id, now) = (self.id(), time(self.tick()));
         self.reads.push(object(json!({
             "id": id, "org_id": org, "caller_key_id": reader, "record_id": record, "filter_applied": "org",
@@ -531,7 +578,8 @@ pub(crate) fn payload(
 
 fn millis_of(time: &str) -> i64 {
     let number = |from: usize, to: usize| time[from..to].parse::<i64>().unwrap();
-    ((((number(8, 10) - 1) * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1_000 + number(20, 23)
+    ((((number(8, 10) - 1) * 24 + number(11, 13)) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1_000
+        + number(20, 23)
 }
 
 /// The predicate of a checkpoint or a tree head.
@@ -552,11 +600,15 @@ pub(crate) fn project(record: &str, entry_type: &str, payload: &Value, behalf: O
     ];
     if let Some(to) = row.get("to") {
         let from = row.get("from").map_or(Cbor::Null, Cbor::of_json);
-        members.push((Cbor::text("state_transition"), Cbor::map([("from", from), ("to", Cbor::of_json(to))])));
+        members
+            .push((Cbor::text("state_transition"), Cbor::map([("from", from), ("to", Cbor::of_json(to))])));
     }
     let apart = ["from", "to", "state_transition", "traces", "on_behalf_of", "traceparent"];
-    let rest: Map<String, Value> =
-        row.iter().filter(|(name, _)| !apart.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let rest: Map<String, Value> = row
+        .iter()
+        .filter(|(name, _)| !apart.contains(&name.as_str()))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     if !rest.is_empty() {
         members.push((Cbor::text("payload"), Cbor::of_json(&Value::Object(rest))));
     }
@@ -590,5 +642,7 @@ fn legacy_root(leaves: &[Hash]) -> Hash {
         }
         level = level.chunks(2).map(|pair| hex::encode(Sha256::digest(pair.concat()))).collect();
     }
-    level.first().map_or_else(|| Sha256::digest("").into(), |root| hex::decode(root).unwrap().try_into().unwrap())
+    level
+        .first()
+        .map_or_else(|| Sha256::digest("").into(), |root| hex::decode(root).unwrap().try_into().unwrap())
 }
