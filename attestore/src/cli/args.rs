@@ -82,7 +82,7 @@ pub(crate) enum Verb {
         after_help = "Example:\n  attestore checkpoint /srv/backups > /mnt/elsewhere/attestore.checkpoint"
     )]
     Checkpoint(Checkpoint),
-    /// Verify and export audit chains
+    /// Verify audit chains, and write down where they stand
     #[command(subcommand)]
     Chain(Chain),
     /// List or remove the files that restores set aside
