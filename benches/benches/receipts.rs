@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use aegisagent_example::generate;
+use aegisagent_example::generate::{self, Options};
 use audit_chain::formats;
 use audit_chain::keys::KeyRing;
 use audit_chain::source::RowSource;
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let path = folder.path().join("receipts.db");
     generate::generate(
         &path,
-        &generate::Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() },
+        &Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() },
     )?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/receipts.py");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aegisagent_example::generate;
+use aegisagent_example::generate::{self, Options};
 
 /// The result of the benchmarks' calls.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -117,9 +117,9 @@ pub fn data(folder: &Path) -> Result<Vec<Data>> {
         .split(',')
         .map(|name| {
             let options = match name {
-                "demo" => generate::Options { receipts: 100_000, ..Default::default() },
+                "demo" => Options { receipts: 100_000, ..Default::default() },
                 "large" => {
-                    generate::Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() }
+                    Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() }
                 }
                 other => {
                     return Err(format!("ATTESTORE_BENCH_SIZES: {other:?} is neither demo nor large").into());

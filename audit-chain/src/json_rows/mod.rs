@@ -5,7 +5,7 @@
 //! no object and a line past [`MAX_LINE_BYTES`] are errors that name the line. Of two members with one name the last counts.
 //!
 //! The stream is read in blocks cut at line ends; each worker parses its own block ([`line`]). A document becomes
-//! lines as it is read ([`array`]), so that neither is ever held whole.
+//! lines as it is read ([`mod@array`]), so that neither is ever held whole.
 
 use std::fmt;
 use std::fs::File;
