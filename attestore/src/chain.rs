@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
 use audit_chain::csv_rows::{CsvOptions, CsvSource};
-use audit_chain::format::{ChainFormat, Companions};
+use audit_chain::format::ChainFormat;
 use audit_chain::formats;
+use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
@@ -71,23 +72,22 @@ pub fn format_and_table(text: &str) -> (&str, Option<&str>) {
 /// When the input cannot be read or is not of the format. What is wrong with the chains is in the report.
 pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Result<ChainReport> {
     let format = format(&options.format)?;
+    let told = |done| {
+        ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
+    };
+    let verify_options = VerifyOptions {
+        threads: options.threads,
+        checkpoint: options.checkpoint.as_ref(),
+        cancel: Some(ctx.cancel().flag()),
+        progress: Some(&told),
+        ..VerifyOptions::default()
+    };
+    let named = |error| match error {
+        audit_chain::error::Error::Cancelled => Error::Cancelled,
+        other => Error::Chain(other),
+    };
     let run = |source: &dyn RowSource| {
-        let told = |done| {
-            ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
-        };
-        let companions = Companions::new();
-        let verify_options = VerifyOptions {
-            threads: options.threads,
-            companions: Some(&companions),
-            checkpoint: options.checkpoint.as_ref(),
-            cancel: Some(ctx.cancel().flag()),
-            progress: Some(&told),
-            ..VerifyOptions::default()
-        };
-        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(|error| match error {
-            audit_chain::error::Error::Cancelled => Error::Cancelled,
-            other => Error::Chain(other),
-        })
+        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named)
     };
     match input {
         Input::Stdin => {
@@ -99,6 +99,9 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
         Input::Json(path) => run(&JsonSource::open(path)?),
         Input::Csv(path) => run(&CsvSource::open(path, CsvOptions::default())?),
+        Input::Dump(path) if format.name() == "agledger" => {
+            AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
+        }
         Input::Dump(path) => Err(Error::new(
             ErrorKind::Unsupported,
             format!("{}: the format {} is not read from a folder", path.display(), options.format),

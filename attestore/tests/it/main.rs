@@ -5,6 +5,11 @@
 
 mod backup;
 mod keygen;
+mod kinds;
 mod list;
+mod restore;
+mod signals;
 mod support;
 mod usage;
+mod vectors;
+mod verify;

@@ -53,6 +53,8 @@ impl Holder {
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
+    /// Whether it was taken: one that is refused leaves the holder's text alone.
+    taken: bool,
 }
 
 impl Lock {
@@ -65,7 +67,7 @@ impl Lock {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(PRIVATE_FILE))
             .map_err(|error| Error::io("open", path, error.into()))?;
-        let mut lock = Self { file: File::from(fd) };
+        let mut lock = Self { file: File::from(fd), taken: false };
         let start = Instant::now();
         loop {
             ctx.check()?;
@@ -82,6 +84,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
             }
         }
+        lock.taken = true;
         lock.describe(&Holder::this_process(command)).map_err(|error| Error::io("write", path, error))?;
         Ok(lock)
     }
@@ -103,7 +106,9 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing the file gives the lock back; until then nobody else reads what is cut here.
-        let _ = self.file.set_len(0);
+        if self.taken {
+            let _ = self.file.set_len(0);
+        }
     }
 }
 
@@ -129,6 +134,8 @@ mod tests {
         let path = dir.path().join("lock");
         let ctx = Context::new();
         let first = Lock::acquire(&path, "backup", Duration::ZERO, &ctx).unwrap();
+        Lock::acquire(&path, "prune", Duration::ZERO, &ctx).unwrap_err();
+        // The one that was refused has not wiped out who holds it.
         let error = Lock::acquire(&path, "prune", Duration::ZERO, &ctx).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked);
         let text = error.to_string();

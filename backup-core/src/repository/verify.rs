@@ -124,6 +124,7 @@ impl Repository {
         let sizes: Vec<u64> = outside.iter().map(|outside| outside.size).collect();
         let (read, present, missing) = self.settled(&sizes)?;
         let mut findings = read.findings.clone();
+        findings.extend(self.foreign_signature(&read, &options.public_keys));
         let mut extended = None;
         if let Some(outside) = &outside {
             let wrong = outside.check(&read, self.log().verifier()?);
@@ -266,6 +267,24 @@ impl Repository {
     /// Reports whether a prune of this backup is on record by now.
     fn is_pruned(&self, id: &str) -> Result<bool> {
         Ok(self.log().read(&[])?.state.live(id).is_none())
+    }
+
+    /// With keys given, what signs the log's checkpoint beside the log's own key must be one of them.
+    fn foreign_signature(&self, read: &LogRead, trusted: &[PublicKey]) -> Option<Finding> {
+        let note = read.note.as_ref().filter(|_| !trusted.is_empty())?;
+        let foreign = note.signatures().iter().filter(|line| line.name != self.header.log_origin).count();
+        if foreign == 0 {
+            return None;
+        }
+        let name = self.cosigner_name();
+        let verifiers: Vec<_> = trusted.iter().filter_map(|key| key.note_verifier(&name).ok()).collect();
+        let why = match note.verify(&verifiers) {
+            Ok(signed_by) if signed_by.len() >= foreign => return None,
+            Ok(_) => "one of its signatures is of none of the keys given".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let what = format!("the log's checkpoint is not signed as the keys given would sign it: {why}");
+        Some(Finding::new(Kind::LogCheckpointMismatch, what))
     }
 
     /// Checks what a manifest says against the log.
