@@ -29,11 +29,13 @@ mod codes;
 mod cose;
 mod dump;
 mod entries;
+mod export;
 mod findings;
 mod hex_tree;
 mod items;
 mod reads;
 mod registry;
+mod registry_csv;
 mod statements;
 mod times;
 mod vault;
@@ -43,6 +45,8 @@ use std::sync::Arc;
 
 pub use codes::kinds_of;
 pub use dump::AgledgerDump;
+pub use export::{DumpFile, DumpSummary, SUMMARY, check_dump, write_dump};
+pub use registry_csv::{REGISTRY_COLUMNS, RegistryDifference, compare_registries, registry_csv};
 
 use checkpoints::{CHECKPOINTS, CheckpointReading};
 use entries::{EntryReading, EntryRule, VAULT};

@@ -1,6 +1,7 @@
 //! AGLedger dumps: every vector case, honest dumps of our own writer, single changes, key statements.
 
 mod changes;
+mod export;
 mod honest;
 mod keys;
 mod vectors;
