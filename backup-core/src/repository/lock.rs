@@ -105,10 +105,25 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file gives the lock back; until then nobody else reads what is cut here.
-        if self.taken {
-            let _ = self.file.set_len(0);
+        if !self.taken {
+            return;
         }
+        // Until the lock is given back nobody else reads what is cut here.
+        let _ = self.file.set_len(0);
+        // Not left to closing: a child that another thread forked and that has not yet replaced itself (exec)
+        // has the file open too, and would hold the lock on.
+        let _ = self.file.unlock();
+    }
+}
+
+/// An open file whose lock, if it has one, is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Unlocking(pub(super) File);
+
+impl Drop for Unlocking {
+    fn drop(&mut self) {
+        // Explicitly, for the same reason as above.
+        let _ = self.0.unlock();
     }
 }
 
@@ -144,6 +159,18 @@ mod tests {
         drop(first);
         assert!(std::fs::read(&path).unwrap().is_empty());
         Lock::acquire(&path, "prune", Duration::ZERO, &ctx).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_given_back_although_a_child_still_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = Lock::acquire(&path, "backup", Duration::ZERO, &Context::new()).unwrap();
+        // As between fork and exec of a child: another descriptor of the same open file.
+        let inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        Lock::acquire(&path, "backup", Duration::ZERO, &Context::new()).unwrap();
+        drop(inherited);
     }
 
     #[test]

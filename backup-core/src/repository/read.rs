@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::entry::BackupRecord;
 use super::layout::{MANIFEST, SIGNATURE, read_limited};
+use super::lock::Unlocking;
 use super::{BackupSummary, Repository};
 use crate::context::Context;
 use crate::durable;
@@ -46,7 +47,7 @@ pub struct StoredBackup {
     identities: Identities,
     ctx: Context,
     /// Holds the shared lock.
-    _lock: File,
+    _lock: Unlocking,
 }
 
 impl Repository {
@@ -71,8 +72,8 @@ impl Repository {
         ctx: &Context,
     ) -> Result<StoredBackup> {
         let folder = self.layout.backup(&record.event.id);
-        let lock = durable::open_read(folder.join(MANIFEST))?;
-        match lock.try_lock_shared() {
+        let lock = Unlocking(durable::open_read(folder.join(MANIFEST))?);
+        match lock.0.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let message = format!("the backup {} is being pruned", record.event.id);

@@ -9,7 +9,7 @@
 //! A backup that someone reads (a restore holds a shared lock on its manifest) is not removed: the prune is
 //! refused before its entry.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{BackupRecord, Event, LogState, PruneEvent, PrunedBackup};
 use super::layout::MANIFEST;
-use super::lock::Lock;
+use super::lock::{Lock, Unlocking};
 use super::policy::{Candidate, decide};
 use super::read::check_signature;
 use super::recover::PruneJournal;
@@ -292,9 +292,9 @@ impl Repository {
     }
 
     /// Locks a backup's manifest against readers.
-    fn lock_unread(&self, id: &str) -> Result<File> {
-        let file = durable::open_read(self.layout.backup(id).join(MANIFEST))?;
-        match file.try_lock() {
+    fn lock_unread(&self, id: &str) -> Result<Unlocking> {
+        let file = Unlocking(durable::open_read(self.layout.backup(id).join(MANIFEST))?);
+        match file.0.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 let message = format!("the backup {id} is being read and cannot be pruned");
                 Err(Error::new(ErrorKind::InUse, message).with_hint("wait for the restore or drill to end"))
