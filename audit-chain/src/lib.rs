@@ -29,4 +29,5 @@ mod json_tree;
 mod order;
 mod pipeline;
 mod resolve;
+mod runs;
 mod walk;
