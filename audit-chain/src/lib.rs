@@ -14,6 +14,7 @@ pub mod keys;
 pub mod merkle;
 pub mod native;
 pub mod note;
+pub mod profile;
 pub mod proof;
 pub mod report;
 pub mod retention;

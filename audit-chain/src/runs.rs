@@ -39,6 +39,21 @@ pub(crate) struct Runs<'a> {
     pub(crate) explains: &'a str,
     /// Whether the HMAC is the record's own hash, so that without a key its content is not judged.
     pub(crate) whole_record: bool,
+    /// Whether runs that no key fits are judged here; where records name their key they are judged one by one.
+    pub(crate) unfit: bool,
+    /// Which runs without HMAC are a finding.
+    pub(crate) unsigned: UnsignedRule,
+}
+
+/// Which runs without HMAC or signature are a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnsignedRule {
+    /// None, or each was said already.
+    Leave,
+    /// Those behind records that have one.
+    BehindSigned,
+    /// All, where a key is at hand; those behind records that have one always.
+    Any,
 }
 
 impl Runs<'_> {
@@ -51,8 +66,10 @@ impl Runs<'_> {
             for (at, run) in chain.runs.iter().enumerate() {
                 match run.how {
                     RunKind::Unsigned => self.judge_unsigned(some_fit, signed, chain, run, whole),
-                    RunKind::Unchecked => self.judge_unchecked(some_fit, &chains, chain, at, whole),
-                    RunKind::Verified | RunKind::Unasked | RunKind::Bad => {}
+                    RunKind::Unchecked if self.unfit => {
+                        self.judge_unchecked(some_fit, &chains, chain, at, whole);
+                    }
+                    RunKind::Verified | RunKind::Unchecked | RunKind::Unasked | RunKind::Bad => {}
                 }
                 signed |= run.how != RunKind::Unsigned;
             }
@@ -102,6 +119,11 @@ impl Runs<'_> {
         run: &Run,
         whole: &mut Conclusion<'_>,
     ) {
+        if self.unsigned == UnsignedRule::Leave
+            || (self.unsigned == UnsignedRule::BehindSigned && !signed_before)
+        {
+            return;
+        }
         let never_signed = chain.runs.iter().all(|run| run.how == RunKind::Unsigned);
         let nothing_fits = !some_fit && !never_signed;
         if run.place <= chain.vouched || (!signed_before && (self.keyless || nothing_fits)) {
