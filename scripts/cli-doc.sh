@@ -20,7 +20,7 @@ section() {
 made=$(mktemp)
 trap 'rm -f "$made"' EXIT
 {
-    sed "/^$mark\$/q" docs/cli.md
+    awk -v mark="$mark" '{ print } $0 == mark { exit }' docs/cli.md
     for verb in $(verbs); do
         below=$(verbs "$verb")
         if [ -z "$below" ]; then section "$verb"; fi

@@ -171,7 +171,9 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
     let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
     let alone = databases.len() == 1;
+    let mut exclude = vec![repository.path().to_owned()];
     for Source { name, path } in databases {
+        exclude.push(path.clone());
         let source_options = SourceOptions {
             name,
             method: options.method,
@@ -187,7 +189,10 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     for file in &options.files {
-        snapshots.push((Box::new(files_source(file)?), Vec::new()));
+        let mut source = files_source(file)?;
+        // A folder is taken without the databases that are sources of their own, and never with the repository itself.
+        source.exclude.clone_from(&exclude);
+        snapshots.push((Box::new(source), Vec::new()));
     }
     let request = BackupRequest {
         sources: snapshots

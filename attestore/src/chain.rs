@@ -1,12 +1,15 @@
 //! Chains in databases and files: verify them, and write down where they stand.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
-use audit_chain::format::{ChainFormat, Companions};
+use audit_chain::csv_rows::{CsvOptions, CsvSource};
+use audit_chain::format::ChainFormat;
 use audit_chain::formats;
+use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
@@ -18,12 +21,16 @@ use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::signing::{PublicKey, SigningKey};
 use backup_core::traits::{ChainRequest, ChainVerify as _};
 use backup_sqlite::SqliteSource;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::input::Input;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// How long standard input is waited for before the context is asked again.
+const STDIN_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// What a verification of a chain is given.
 #[derive(Debug, Clone, Default)]
@@ -65,32 +72,41 @@ pub fn format_and_table(text: &str) -> (&str, Option<&str>) {
 /// When the input cannot be read or is not of the format. What is wrong with the chains is in the report.
 pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Result<ChainReport> {
     let format = format(&options.format)?;
+    let told = |done| {
+        ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
+    };
+    let verify_options = VerifyOptions {
+        threads: options.threads,
+        checkpoint: options.checkpoint.as_ref(),
+        cancel: Some(ctx.cancel().flag()),
+        progress: Some(&told),
+        ..VerifyOptions::default()
+    };
+    let named = |error| match error {
+        audit_chain::error::Error::Cancelled => Error::Cancelled,
+        other => Error::Chain(other),
+    };
     let run = |source: &dyn RowSource| {
-        let told = |done| {
-            ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
-        };
-        let companions = Companions::new();
-        let verify_options = VerifyOptions {
-            threads: options.threads,
-            companions: Some(&companions),
-            checkpoint: options.checkpoint.as_ref(),
-            cancel: Some(ctx.cancel().flag()),
-            progress: Some(&told),
-            ..VerifyOptions::default()
-        };
-        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(|error| match error {
-            audit_chain::error::Error::Cancelled => Error::Cancelled,
-            other => Error::Chain(other),
-        })
+        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named)
     };
     match input {
-        Input::Stdin => run(&NdjsonSource::once("-", std::io::stdin())?),
+        Input::Stdin => {
+            let read = NdjsonSource::once("-", Stdin { ctx: ctx.clone() }).map_err(Error::Chain);
+            let report = read.and_then(|source| run(&source));
+            // The reader can only say that it failed; why, the context knows.
+            if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
+        }
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
         Input::Json(path) => run(&JsonSource::open(path)?),
-        Input::Csv(path) | Input::Dump(path) => Err(Error::new(
+        Input::Csv(path) => run(&CsvSource::open(path, CsvOptions::default())?),
+        Input::Dump(path) if format.name() == "agledger" => {
+            AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
+        }
+        Input::Dump(path) => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("{}: format {} is not read from this kind of input", path.display(), options.format),
-        )),
+            format!("{}: the format {} is not read from a folder", path.display(), options.format),
+        )
+        .with_hint("give the SQLite file, or its rows as NDJSON, CSV or a JSON array")),
         Input::Sqlite(path) => {
             let request = ChainRequest {
                 format: Arc::clone(&format),
@@ -100,6 +116,26 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
                 copy: false,
             };
             SqliteSource::new(path).verify_chain(&request, ctx)
+        }
+    }
+}
+
+/// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
+struct Stdin {
+    ctx: Context,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let input = std::io::stdin();
+        loop {
+            self.ctx.check()?;
+            let mut wanted = [PollFd::new(&input, PollFlags::IN)];
+            match poll(&mut wanted, Some(&STDIN_WAIT)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return input.lock().read(buffer),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

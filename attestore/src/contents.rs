@@ -64,7 +64,7 @@ impl ContentCheck for Contents {
                 }
                 // What stops a restore is wrong with the contents; what stops this machine is not.
                 Err(error) if is_about_contents(&error) => {
-                    report.checks.push(Check { name: object, ok: false, detail: error.to_string() });
+                    report.checks.push(Check { name: object, ok: false, detail: error.full_text() });
                 }
                 Err(error) => return Err(error),
             }
@@ -74,7 +74,7 @@ impl ContentCheck for Contents {
 }
 
 /// Tells what is wrong with a backup from what is wrong with the machine.
-fn is_about_contents(error: &Error) -> bool {
+pub(crate) fn is_about_contents(error: &Error) -> bool {
     use backup_core::error::ErrorKind as Kind;
     matches!(error.kind(), Kind::Corrupt | Kind::Tampered | Kind::Mismatch | Kind::Malformed)
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use audit_chain::keys::KeyRing;
 use backup_core::error::{Error, ErrorKind, Result};
-use backup_core::secret::SecretRef;
+use backup_core::manifest::{Manifest, SecretEntry};
+use backup_core::secret::{SecretRef, matches};
 use backup_core::signing::{PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
@@ -35,6 +36,36 @@ pub fn read_secrets(texts: &[String]) -> Result<Vec<(String, Zeroizing<Vec<u8>>)
             Ok((name, reference.read()?))
         })
         .collect()
+}
+
+/// Finds the secrets of a manifest of which a value is at hand and none fits the fingerprint.
+pub(crate) fn unfitting<'a>(
+    manifest: &'a Manifest,
+    at_hand: &[(String, Zeroizing<Vec<u8>>)],
+) -> Result<Vec<&'a SecretEntry>> {
+    let mut unfitting = Vec::new();
+    for entry in &manifest.secrets {
+        let mut values = at_hand.iter().filter(|(name, _)| *name == entry.name).peekable();
+        if values.peek().is_none() {
+            continue;
+        }
+        let mut fits = false;
+        for (_, value) in values {
+            fits |= matches(&entry.fingerprint, value)?;
+        }
+        if !fits {
+            unfitting.push(entry);
+        }
+    }
+    Ok(unfitting)
+}
+
+/// Says that a secret is not the one of a backup.
+pub(crate) fn does_not_fit(manifest: &Manifest, entry: &SecretEntry) -> String {
+    format!(
+        "{}: the secret at hand is not the one that backup {} was made with on {}",
+        entry.name, manifest.id, manifest.created_at
+    )
 }
 
 /// Makes the ring of a verification from secrets, public keys (file or text) and trust anchors.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backup_core::context::Context;
-use backup_core::durable::Durable;
-use backup_core::error::{Error, Result};
+use backup_core::durable::{self, Durable};
+use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::manifest::Digest;
 use backup_core::pack::{PackOptions, Packer};
 use backup_core::paths::lossy;
@@ -85,6 +85,18 @@ pub fn list(repository: &str) -> Result<Listing> {
 pub fn show(repository: &str, id: &str) -> Result<Backup> {
     let shown = open_repository(repository)?.show(id)?;
     Ok(Backup::from_manifest(shown.manifest, shown.summary.path))
+}
+
+/// Refuses to write a file into a repository, where it would be taken for damage or replace a part of it.
+pub(crate) fn refuse_inside(repository: &Repository, path: &Path) -> Result<()> {
+    let inside = durable::parent_of(path)
+        .canonicalize()
+        .is_ok_and(|folder| repository.path().canonicalize().is_ok_and(|root| folder.starts_with(root)));
+    if !inside {
+        return Ok(());
+    }
+    let message = format!("{} lies in the repository {}", path.display(), repository.path().display());
+    Err(Error::new(ErrorKind::InvalidInput, message).with_hint("name a place outside the repository"))
 }
 
 /// Returns the log's signed checkpoint as the text of a note.
@@ -194,6 +206,7 @@ pub fn export(
 ) -> Result<ExportOutcome> {
     let repository = open_repository(repository)?;
     let key = keys::signing_key(sign_with)?;
+    refuse_inside(&repository, out)?;
     let backup = repository.objects(id, &ReadOptions::default(), ctx)?;
     let manifest = backup.manifest();
     let id = manifest.id.clone();

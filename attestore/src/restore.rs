@@ -8,13 +8,13 @@ use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::extract::{ExtractOptions, extract};
 use backup_core::manifest::Manifest;
 use backup_core::repository::{Event, ReadOptions, RestoreEvent, StoredBackup};
-use backup_core::secret::matches;
 use backup_core::traits::{BackupObjects, Check, Restore as _, RestoreOutcome, RestorePlan};
 use backup_sqlite::{Known, RestoreOptions as SqliteOptions, SqlCheck, SqliteRestore};
 use serde::Serialize;
 
 use crate::backup::open_repository;
 use crate::contents::databases;
+use crate::repository::refuse_inside;
 use crate::{input, keys, verify};
 
 /// How a backup is put back.
@@ -38,6 +38,10 @@ pub struct RestoreOptions {
     pub schema_version: Option<i64>,
     /// Restores a database whose schema is newer than the program.
     pub allow_newer: bool,
+    /// Restores a database with a migration that is not the program's.
+    pub allow_changed: bool,
+    /// Restores a database with a migration that failed half-way.
+    pub allow_dirty: bool,
     /// The file of the key that signs the log's entry.
     pub sign_with: Option<PathBuf>,
 }
@@ -77,6 +81,7 @@ pub fn restore(
     let backup = open_backup(&repository, id, options, ctx)?;
     check_secrets(backup.manifest(), &options.secrets)?;
     let target = input::database(to)?;
+    refuse_inside(&repository, &target)?;
     let what = choose(backup.manifest(), options.object.as_deref())?;
     let (mut plan, outcome) = match &what {
         What::Database(object) => {
@@ -92,6 +97,7 @@ pub fn restore(
             (plan, outcome)
         }
     };
+    plan.warnings.extend(secrets_in_doubt(backup.manifest(), &options.secrets)?);
     if options.public_keys.is_empty() {
         plan.warnings.push("who signed this backup is not checked: give --public-key".into());
     }
@@ -126,27 +132,27 @@ fn open_backup(
 /// Checks each secret at hand against the fingerprint in the manifest (B5).
 pub(crate) fn check_secrets(manifest: &Manifest, secrets: &[String]) -> Result<()> {
     let read = keys::read_secrets(secrets)?;
-    for entry in &manifest.secrets {
-        let mut at_hand = read.iter().filter(|(name, _)| *name == entry.name).peekable();
-        if at_hand.peek().is_none() {
-            continue;
-        }
-        let mut fits = false;
-        for (_, value) in at_hand {
-            fits |= matches(&entry.fingerprint, value)?;
-        }
-        if !fits {
-            return Err(Error::new(
-                ErrorKind::KeyRejected,
-                format!(
-                    "{}: the secret at hand is not the one that backup {} was made with on {}",
-                    entry.name, manifest.id, manifest.created_at
-                ),
-            )
-            .with_hint(format!("find the secret whose fingerprint is {}", entry.fingerprint)));
-        }
+    match keys::unfitting(manifest, &read)?.first() {
+        None => Ok(()),
+        Some(entry) => Err(Error::new(ErrorKind::KeyRejected, keys::does_not_fit(manifest, entry))
+            .with_hint(format!("find the secret whose fingerprint is {}", entry.fingerprint))),
     }
-    Ok(())
+}
+
+/// Says which secrets the data needs that are not at hand, and which are at hand that the manifest does not know.
+fn secrets_in_doubt(manifest: &Manifest, secrets: &[String]) -> Result<Vec<String>> {
+    let given = secrets.iter().map(|text| Ok(keys::named_secret(text)?.0)).collect::<Result<Vec<_>>>()?;
+    let known = |name: &String| manifest.secrets.iter().any(|entry| entry.name == *name);
+    let mut lines: Vec<String> = manifest
+        .secrets
+        .iter()
+        .filter(|entry| !given.contains(&entry.name))
+        .map(|entry| format!("needs the secret {0}, which is not checked: give --secret {0}=REF", entry.name))
+        .collect();
+    for name in given.iter().filter(|name| !known(name)) {
+        lines.push(format!("the backup has no fingerprint of a secret {name}: it is not checked"));
+    }
+    Ok(lines)
 }
 
 /// Chooses what to put back: the object named, or the only database.
@@ -199,6 +205,8 @@ fn sqlite_options(object: &str, options: &RestoreOptions) -> Result<SqliteOption
         object: Some(object.to_owned()),
         known,
         allow_newer: options.allow_newer,
+        allow_changed: options.allow_changed,
+        allow_dirty: options.allow_dirty,
         checks: options.checks.iter().map(|sql| sql_check(sql)).collect(),
         keys: keys::key_ring(&options.secrets, &[], &[])?,
         ..SqliteOptions::default()

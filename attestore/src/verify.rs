@@ -1,13 +1,17 @@
 //! Proves a backup, or a whole repository with its log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use audit_chain::checkpoint::ORIGIN_PREFIX;
+use audit_chain::report::Verdict;
 use backup_core::context::Context;
 use backup_core::encrypt::Identities;
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::repository::{
-    Level, RepositoryFindingKind as Kind, VerifyOptions as CoreOptions, VerifyReport, Which,
+    LOG_ORIGIN_PREFIX, Level, Repository, RepositoryFindingKind as Kind, VerifyOptions as CoreOptions,
+    VerifyReport, Which,
 };
+use zeroize::Zeroizing;
 
 use crate::backup::open_repository;
 use crate::chain::read_document;
@@ -49,23 +53,23 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let contents =
         Contents { scratch: options.scratch.clone(), keys: keys::key_ring(&options.secrets, &[], &[])? };
-    let checkpoint = options.checkpoint.as_deref().map(|path| {
-        String::from_utf8(read_document(path)?).map_err(|_| {
-            Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
-        })
-    });
-    let level = options.level.or(options.all.then_some(Level::Decoded));
+    let secrets = keys::read_secrets(&options.secrets)?;
+    // Without a level it goes as far as keys allow; into the contents of all backups only when that is asked for.
+    let shallow = options.all && options.level.is_none();
     let core = CoreOptions {
-        level,
+        level: options.level,
         identities: identities(options.identity.as_deref())?,
         public_keys,
-        checkpoint: checkpoint.transpose()?,
-        contents: Some(&contents),
+        checkpoint: options.checkpoint.as_deref().map(log_checkpoint).transpose()?,
+        contents: if shallow { None } else { Some(&contents) },
         ..CoreOptions::default()
     };
     let id = options.id.as_deref().unwrap_or(backup_core::repository::LATEST);
     let which = if options.all { Which::All } else { Which::One(id) };
     let mut report = repository.verify(which, &core, ctx)?;
+    if !secrets.is_empty() {
+        compare_secrets(&repository, &secrets, &mut report)?;
+    }
     if !options.unrecorded
         && let Err(error) = repository.record(report.to_event(), key.as_ref(), ctx)
     {
@@ -74,8 +78,50 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     Ok(report)
 }
 
+/// Compares the secrets at hand with the fingerprints of each backup that was verified (B5).
+fn compare_secrets(
+    repository: &Repository,
+    secrets: &[(String, Zeroizing<Vec<u8>>)],
+    report: &mut VerifyReport,
+) -> Result<()> {
+    for backup in &mut report.backups {
+        // A manifest that cannot be read is a finding already.
+        let Ok(shown) = repository.show(&backup.id) else { continue };
+        for entry in keys::unfitting(&shown.manifest, secrets)? {
+            backup.not_verified.push(keys::does_not_fit(&shown.manifest, entry));
+            backup.ok = false;
+            if backup.verdict == Verdict::Intact {
+                backup.verdict = Verdict::CannotVerify;
+            }
+        }
+        if backup.verdict == Verdict::CannotVerify && report.verdict == Verdict::Intact {
+            (report.ok, report.verdict) = (false, Verdict::CannotVerify);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a checkpoint of a repository's log.
+fn log_checkpoint(path: &Path) -> Result<String> {
+    let malformed = |what: &str| {
+        Error::new(ErrorKind::Malformed, format!("{}: {what}", path.display()))
+            .with_hint("a checkpoint of a repository is what `attestore checkpoint REPO` printed")
+    };
+    let text = String::from_utf8(read_document(path)?)
+        .map_err(|_| malformed("a checkpoint is UTF-8 text, this is not"))?;
+    if text.starts_with(ORIGIN_PREFIX) {
+        return Err(malformed("this is a checkpoint of a chain, for `attestore chain verify`"));
+    }
+    if !text.starts_with(LOG_ORIGIN_PREFIX) {
+        return Err(malformed(&format!(
+            "expected a note that begins with {LOG_ORIGIN_PREFIX}, found another text"
+        )));
+    }
+    Ok(text)
+}
+
 /// Reads the identities of a file, or none.
-pub(crate) fn identities(path: Option<&std::path::Path>) -> Result<Identities> {
+pub(crate) fn identities(path: Option<&Path>) -> Result<Identities> {
     path.map_or_else(|| Ok(Identities::none()), Identities::from_file)
 }
 

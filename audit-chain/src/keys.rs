@@ -35,12 +35,22 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A public key that the caller does not trust, from some time on or ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DistrustedKey {
+    /// The SHA-256 of its SPKI DER form.
+    pub digest: [u8; 32],
+    /// From when, in microseconds since 1970-01-01T00:00:00Z; `None` means ever.
+    pub from_micros: Option<i64>,
+}
+
 /// Everything a caller brings to a verification.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRing {
     secrets: BTreeMap<String, Vec<Secret>>,
     public_keys: Vec<VerifyingKey>,
     trust_anchors: Vec<[u8; 32]>,
+    distrusted: Vec<DistrustedKey>,
 }
 
 impl KeyRing {
@@ -69,14 +79,31 @@ impl KeyRing {
     /// # Errors
     /// [`Error::BadKey`] when it is not of that form.
     pub fn add_trust_anchor(&mut self, anchor: &str) -> Result<()> {
-        let bad = || Error::BadKey {
-            what: format!("trust anchor {anchor:?}"),
-            why: "expected sha256: and 64 hexadecimal digits".into(),
+        self.trust_anchors.push(parse_anchor("trust anchor", anchor, anchor)?);
+        Ok(())
+    }
+
+    /// Adds a key that is not to be trusted, as `sha256:<64 hex>` or, from a time on, `sha256:<64 hex>@<RFC 3339 time>`.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] when it is not of that form.
+    pub fn add_distrusted_key(&mut self, key: &str) -> Result<()> {
+        let (anchor, from) = match key.split_once('@') {
+            Some((anchor, from)) => (anchor, Some(from)),
+            None => (key, None),
         };
-        let digits = anchor.strip_prefix("sha256:").ok_or_else(bad)?;
-        let mut digest = [0_u8; 32];
-        hex::decode_to_slice(digits, &mut digest).map_err(|_| bad())?;
-        self.trust_anchors.push(digest);
+        let digest = parse_anchor("distrusted key", key, anchor)?;
+        let from_micros = match from.map(str::parse::<jiff::Timestamp>) {
+            Some(Ok(from)) => Some(from.as_microsecond()),
+            Some(Err(_)) => {
+                return Err(Error::BadKey {
+                    what: format!("distrusted key {key:?}"),
+                    why: "expected an RFC 3339 time after the @".into(),
+                });
+            }
+            None => None,
+        };
+        self.distrusted.push(DistrustedKey { digest, from_micros });
         Ok(())
     }
 
@@ -101,5 +128,42 @@ impl KeyRing {
     #[must_use]
     pub fn trust_anchors(&self) -> &[[u8; 32]] {
         &self.trust_anchors
+    }
+
+    /// Returns the keys that are not to be trusted.
+    #[must_use]
+    pub fn distrusted_keys(&self) -> &[DistrustedKey] {
+        &self.distrusted
+    }
+}
+
+/// Reads `sha256:` and 64 hexadecimal digits.
+fn parse_anchor(what: &str, given: &str, anchor: &str) -> Result<[u8; 32]> {
+    let bad = || Error::BadKey {
+        what: format!("{what} {given:?}"),
+        why: "expected sha256: and 64 hexadecimal digits".into(),
+    };
+    let digits = anchor.strip_prefix("sha256:").ok_or_else(bad)?;
+    let mut digest = [0_u8; 32];
+    hex::decode_to_slice(digits, &mut digest).map_err(|_| bad())?;
+    Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distrusted_keys_have_an_instant_or_none() {
+        let mut ring = KeyRing::new();
+        let anchor = format!("sha256:{}", "ab".repeat(32));
+        ring.add_distrusted_key(&anchor).unwrap();
+        ring.add_distrusted_key(&format!("{anchor}@2026-09-01T00:00:01.5Z")).unwrap();
+        let from: Vec<_> = ring.distrusted_keys().iter().map(|key| key.from_micros).collect();
+        assert_eq!(from, [None, Some(1_788_220_801_500_000)]);
+        for bad in ["ab", "sha256:ab", "sha256:ab@2026-09-01T00:00:00Z", &format!("{anchor}@yesterday")] {
+            assert!(matches!(ring.add_distrusted_key(bad), Err(Error::BadKey { .. })), "{bad}");
+            assert!(matches!(ring.add_trust_anchor(bad), Err(Error::BadKey { .. })), "{bad}");
+        }
     }
 }

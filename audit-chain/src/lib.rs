@@ -31,4 +31,5 @@ mod order;
 mod pipeline;
 mod resolve;
 mod runs;
+mod spill;
 mod walk;

@@ -48,6 +48,8 @@ const UNTRUSTED_COMMENTS: [&str; 2] =
     ["signature from minisign secret key", "signature from rsign secret key"];
 const UNTRUSTED: &str = "untrusted comment: ";
 const TRUSTED: &str = "trusted comment: ";
+/// The shortest spelling of an Ed25519 key, in bytes: 32 bytes in base64 without padding.
+const SHORTEST_KEY: usize = 43;
 /// The longest key or signature file that is read, in bytes.
 const FILE_MAX: u64 = 16 * 1024;
 
@@ -138,6 +140,7 @@ impl SigningKey {
         let path = path.as_ref();
         let file = std::fs::File::open(path).map_err(|error| Error::io("open", path, error))?;
         let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
+        let key = Self::parse(&path.display().to_string(), &read_text(file, path)?)?;
         let mode = metadata.mode() & 0o7777;
         if metadata.is_file() && mode & 0o077 != 0 {
             let message = format!(
@@ -149,8 +152,7 @@ impl SigningKey {
                 path.display()
             )));
         }
-        let text = read_text(file, path)?;
-        Self::parse(&path.display().to_string(), &text)
+        Ok(key)
     }
 
     /// Parses the text of a secret key file; `name` stands for it in errors, which never repeat the text.
@@ -328,10 +330,18 @@ impl PublicKey {
     /// Takes a public key itself or the path of a file that holds one, as `--public-key` does.
     ///
     /// # Errors
-    /// As [`PublicKey::parse`] and [`PublicKey::load`].
+    /// As [`PublicKey::parse`] and [`PublicKey::load`]; `NotFound` for what is neither a file nor as long as a key.
     pub fn parse_or_load(file_or_text: &str) -> Result<Self> {
         Self::parse(file_or_text).or_else(|refused| {
-            if Path::new(file_or_text).exists() { Self::load(file_or_text) } else { Err(refused) }
+            if Path::new(file_or_text).exists() {
+                Self::load(file_or_text)
+            } else if file_or_text.len() < SHORTEST_KEY {
+                // Too short for any spelling of a key, a secret one too, so it can be repeated.
+                let message = format!("{file_or_text}: there is no such file, and it is no public key");
+                Err(Error::new(ErrorKind::NotFound, message).with_hint(refused.hint().unwrap_or_default()))
+            } else {
+                Err(refused)
+            }
         })
     }
 

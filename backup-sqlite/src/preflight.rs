@@ -161,17 +161,17 @@ impl SqliteRestore {
                 SchemaState::Newer => (
                     !self.options.allow_newer,
                     ErrorKind::Newer,
-                    "deploy the newer program first, or ask for the newer database explicitly",
+                    "deploy the newer program first, or ask for the newer database explicitly (`--allow-newer`)",
                 ),
                 SchemaState::Changed => (
                     !self.options.allow_changed,
                     ErrorKind::Mismatch,
-                    "deploy the program that the backup belongs to: this one refuses to start on it",
+                    "deploy the program that the backup belongs to: this one refuses to start on it (`--allow-changed` restores it all the same)",
                 ),
                 SchemaState::Dirty => (
                     !self.options.allow_dirty,
                     ErrorKind::Mismatch,
-                    "restore an earlier backup, or ask for this one explicitly and repair the migration by hand",
+                    "restore an earlier backup, or ask for this one explicitly (`--allow-dirty`) and repair the migration by hand",
                 ),
                 SchemaState::Equal | SchemaState::Older | SchemaState::NotRecorded => continue,
             };

@@ -8,6 +8,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 PATH=${ATTESTORE_BIN:-$root/target/release}:$PATH
 receipts=${DEMO_RECEIPTS:-100000}
+lines=${DEMO_LINES:-12}
 
 for tool in attestore aegisagent-serve aegisagent-load aegisagent-traffic sqlite3 curl; do
     command -v "$tool" >/dev/null || {
@@ -36,16 +37,20 @@ say() { printf '   %s\n' "$*"; }
 
 # Shows a command, runs it, and insists on its exit status.
 expect() {
-    local want=$1 got=0
+    local want=$1 got=0 start=$EPOCHREALTIME tenths
     shift
     printf '   $ %s\n' "$*"
     "$@" >.out 2>&1 || got=$?
-    sed 's/^/     /' .out
+    tenths=$(((${EPOCHREALTIME/[.,]/} - ${start/[.,]/}) / 100000))
+    # Long output is cut for the eye; the checks below read all of it.
+    head -n "$lines" .out | cut -c 1-150 | sed 's/^/     /'
+    [ "$(wc -l <.out)" -le "$lines" ] || printf '     … and %d more\n' $(($(wc -l <.out) - lines))
     if [ "$got" -ne "$want" ]; then
         echo "demo: expected exit status $want, got $got" >&2
         exit 1
     fi
     [ "$want" -eq 0 ] || say "→ exit status $got"
+    [ "$tenths" -lt 5 ] || say "→ $((tenths / 10)).$((tenths % 10)) s"
 }
 run() { expect 0 "$@"; }
 # Insists that the last output names something.
@@ -85,11 +90,11 @@ say "the service listens on $url"
 aegisagent-traffic --rate 100 "$url" >.traffic 2>&1 &
 traffic=$!
 run curl -sSf "$url/v1/receipts/chain-head?tenant_id=tenant_01"
-echo
 
 heading "A signing key and a repository"
 run attestore keygen --out elsewhere/backup.key
 run attestore init repo
+cp -r repo older
 
 heading "A backup while receipts keep coming, the chains verified inside the same snapshot"
 run attestore backup live/aegis.db --to repo --chain aegisagent --chain aegisagent-policy \
@@ -118,12 +123,17 @@ say "byte $middle of ${object#copy/backups/*/}: one bit flipped"
 expect 5 attestore verify copy latest --public-key elsewhere/backup.key.pub
 names "$(basename "$object")"
 
-heading "A backup that vanishes from a copy of the repository"
+heading "A backup that vanishes, and a repository that is set back to an older copy"
 rm -rf copy
 cp -r repo copy
-rm -rf copy/backups/*
-say "the folder of the backup is deleted"
-expect 5 attestore verify copy --all --public-key elsewhere/backup.key.pub --checkpoint elsewhere/repo.checkpoint
+rm -r copy/backups/*
+say "copy: the folder of the backup is deleted; the repository's own log knows of it"
+expect 1 attestore verify copy --all --public-key elsewhere/backup.key.pub
+names backup-missing
+say "older: the repository as it was before the backup; it is whole, only not today's"
+run attestore verify older --all
+expect 1 attestore verify older --all --checkpoint elsewhere/repo.checkpoint
+names log-truncated
 
 heading "The tail cut off a copy of the database: invisible to the chain, not to the earlier checkpoint"
 run sqlite3 live/aegis.db "VACUUM INTO 'cut.db'"
@@ -134,7 +144,7 @@ names truncated
 
 heading "One row of the live database edited behind the service's back"
 victim=$((receipts / 3))
-run sqlite3 live/aegis.db "UPDATE action_receipts SET decision = 'allow', approver = 'mallory@example.com'
+run sqlite3 -cmd ".timeout 5000" live/aegis.db "UPDATE action_receipts SET decision = 'allow', approver = 'mallory@example.com'
      WHERE rowid = $victim RETURNING id"
 record=$(tail -n 1 .out)
 expect 1 attestore chain verify live/aegis.db --format aegisagent
@@ -155,10 +165,19 @@ run find live -maxdepth 1 -name 'aegis.db*'
 names .bad-
 start_service
 run curl -sSf "$url/ready"
-echo
 run aegisagent-traffic --count 10 "$url"
-stop_service
 run attestore chain verify live/aegis.db --format aegisagent
+
+heading "The same by the runbook: verify, stop, plan, restore, verify, start"
+export STOP="kill $service; while kill -0 $service 2>/dev/null; do sleep 0.1; done"
+export START="echo 'the service may start'"
+export PUBLIC_KEY=elsewhere/backup.key.pub CHECKPOINT=elsewhere/repo.checkpoint
+lines=100 run "$root/examples/aegisagent/runbook.sh" live/aegis.db repo latest
+service=''
+start_service
+run curl -sSf "$url/ready"
+stop_service
+run attestore set-aside live/aegis.db
 
 heading "The same backup without Attestore"
 without=0

@@ -297,6 +297,12 @@ pub(crate) struct Restore {
     /// Restore although the backup's schema is newer than the deployed program
     #[arg(long)]
     pub(crate) allow_newer: bool,
+    /// Restore although a migration in the backup is not the deployed program's
+    #[arg(long)]
+    pub(crate) allow_changed: bool,
+    /// Restore although a migration in the backup failed half-way
+    #[arg(long)]
+    pub(crate) allow_dirty: bool,
     /// Sign the log's entry about this restore
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,

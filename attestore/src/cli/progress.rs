@@ -6,6 +6,13 @@ use std::sync::Mutex;
 use attestore::{Cancel, Context, Error, ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// Ends the process at once: asked a second time, a person does not want to wait. What is half-written is cleaned up
+/// by the next run, as after a crash.
+#[allow(clippy::exit, reason = "the only way out while another thread is stuck in the operating system")]
+fn leave() {
+    std::process::exit(i32::from(ErrorKind::Cancelled.exit_status()));
+}
+
 /// Makes the context of a run: a bar on standard error where that is a terminal, Ctrl-C and SIGTERM as cancellation.
 ///
 /// # Errors
@@ -13,8 +20,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) fn context(quiet: bool) -> Result<Context, Error> {
     let cancel = Cancel::new();
     let flag = cancel.clone();
-    ctrlc::set_handler(move || flag.cancel())
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot catch Ctrl-C: {error}")))?;
+    ctrlc::set_handler(move || {
+        if flag.is_cancelled() {
+            leave();
+        }
+        flag.cancel();
+    })
+    .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot catch Ctrl-C: {error}")))?;
     let context = Context::new().with_cancel(cancel);
     if quiet || !std::io::stderr().is_terminal() {
         return Ok(context);

@@ -160,6 +160,8 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
         migrations: arguments.migrations,
         schema_version: arguments.schema_version,
         allow_newer: arguments.allow_newer,
+        allow_changed: arguments.allow_changed,
+        allow_dirty: arguments.allow_dirty,
         sign_with: arguments.sign_with,
     };
     let restored = restore::restore(&arguments.repo, &arguments.id, &arguments.to, &options, ctx)?;

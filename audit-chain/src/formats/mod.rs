@@ -8,6 +8,7 @@ use crate::keys::KeyRing;
 use crate::value::Columns;
 
 pub mod aegisagent;
+pub mod agledger;
 pub mod caracal;
 pub mod caracal_admin;
 mod caracal_drift;
@@ -16,7 +17,8 @@ pub mod native;
 pub mod z4j;
 
 /// The names that [`by_name`] knows.
-pub const NAMES: &[&str] = &["aegisagent", "aegisagent-policy", "caracal", "caracal-admin", "native", "z4j"];
+pub const NAMES: &[&str] =
+    &["aegisagent", "aegisagent-policy", "agledger", "caracal", "caracal-admin", "native", "z4j"];
 
 /// Returns a built-in format by its name.
 ///
@@ -26,6 +28,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn ChainFormat>> {
     match name {
         "aegisagent" => Ok(Arc::new(aegisagent::Receipts)),
         "aegisagent-policy" => Ok(Arc::new(aegisagent::PolicyLog)),
+        "agledger" => Ok(Arc::new(agledger::Agledger)),
         "caracal" => Ok(Arc::new(caracal::Caracal)),
         "caracal-admin" => Ok(Arc::new(caracal_admin::CaracalAdmin)),
         "native" => Ok(Arc::new(native::Native)),

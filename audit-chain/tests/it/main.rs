@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod aegisagent;
+mod agledger;
 mod caracal;
 mod documents;
 mod merkle;
@@ -14,3 +15,5 @@ mod profile;
 mod signature;
 mod vectors;
 mod z4j;
+mod z4j_history;
+mod z4j_writer;

@@ -89,6 +89,12 @@ pub(super) fn verify_objects(
             }
             Ok(_) => {}
             Err(Error::Cancelled) => return Err(Error::Cancelled),
+            // Its stored bytes are the recorded ones: the wrong identity is no damage.
+            Err(error) if error.kind() == ErrorKind::KeyRejected => {
+                report.level = report.level.min(Level::Digests);
+                report.not_verified.push(format!("{error}: only its stored bytes were verified"));
+                report.verdict = Verdict::CannotVerify;
+            }
             Err(error) => findings.push(object_finding(&error).backup(&report.id).object(&object.name)),
         }
     }
@@ -205,11 +211,18 @@ pub(super) fn check_contents(
             work.report.chains = report.chains;
             work.report.level = Level::Contents;
         }
-        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            work.report.not_verified.push(error.to_string());
-        }
-        Err(error) => findings.push(wrong(error.to_string())),
+        Err(error) => match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::Mismatch | ErrorKind::Malformed => {
+                findings.push(wrong(error.full_text()));
+            }
+            ErrorKind::Unsupported => work.report.not_verified.push(error.full_text()),
+            ErrorKind::KeyRejected => {
+                work.report.not_verified.push(error.full_text());
+                work.report.verdict = Verdict::CannotVerify;
+            }
+            // No room for scratch files, an interruption: that says nothing about the backup.
+            _ => return Err(error),
+        },
     }
     Ok(())
 }

@@ -2,6 +2,11 @@
 //!
 //! Every form is one JSON object without spaces, its members sorted by name. See [`super`] for the eras.
 
+use crate::canonical::push_string;
+
+use super::fields::uuid_text;
+use super::values::Fields;
+
 /// What era C's HMAC input begins with.
 pub(super) const ROW_DOMAIN: &[u8] = b"z4j/audit-chain/row/v2\0";
 
@@ -76,6 +81,69 @@ pub(super) struct Form {
     /// The value of `version`.
     pub(super) version: u8,
     pub(super) fields: &'static [Field],
+}
+
+impl Form {
+    /// Appends the form of a row. The address and the metadata come in the spelling that is signed.
+    pub(super) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        fields: &Fields<'_>,
+        source_ip: Option<&str>,
+        metadata: &[u8],
+    ) {
+        let text = |out: &mut Vec<u8>, value: Option<&str>| match value {
+            Some(value) => push_string(out, value),
+            None => out.extend_from_slice(b"null"),
+        };
+        let plain = |out: &mut Vec<u8>, value: Option<&[u8]>| match value {
+            Some(value) => {
+                out.push(b'"');
+                out.extend_from_slice(value);
+                out.push(b'"');
+            }
+            None => out.extend_from_slice(b"null"),
+        };
+        let uuid = |out: &mut Vec<u8>, value: Option<[u8; 16]>| {
+            let spelt = value.map(|value| uuid_text(&value));
+            plain(out, spelt.as_ref().map(<[u8; 36]>::as_slice));
+        };
+        for (at, field) in self.fields.iter().enumerate() {
+            out.push(if at == 0 { b'{' } else { b',' });
+            out.push(b'"');
+            out.extend_from_slice(field.name().as_bytes());
+            out.extend_from_slice(b"\":");
+            match field {
+                Action => text(out, fields.action),
+                TargetType => text(out, fields.target_type),
+                TargetId => text(out, fields.target_id),
+                Result => text(out, fields.result),
+                Outcome => text(out, fields.outcome),
+                UserAgent => text(out, fields.user_agent),
+                SourceIp => text(out, source_ip),
+                RowHmac => text(out, fields.row_hmac),
+                PrevRowHmac => text(out, fields.prev_row_hmac),
+                HmacKeyId => text(out, fields.hmac_key_id),
+                IntegrityClass => text(out, fields.integrity_class),
+                Origin => text(out, fields.origin),
+                Id => uuid(out, fields.id),
+                EventId => uuid(out, fields.event_id),
+                UserId => uuid(out, fields.user_id),
+                ApiKeyId => uuid(out, fields.api_key_id),
+                ProjectId => uuid(out, fields.project_id),
+                Generation => uuid(out, fields.generation),
+                OccurredAt => plain(out, fields.occurred_at.as_ref().map(|stamp| stamp.text.as_slice())),
+                Metadata => out.extend_from_slice(metadata),
+                HmacVersion => match fields.hmac_version {
+                    Some(version) => out.extend_from_slice(version.to_string().as_bytes()),
+                    None => out.extend_from_slice(b"null"),
+                },
+                Frozen => out.extend_from_slice(b"true"),
+                Version => out.push(b'0' + self.version),
+            }
+        }
+        out.push(b'}');
+    }
 }
 
 use Field::{

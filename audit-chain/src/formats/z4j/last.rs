@@ -507,13 +507,13 @@ impl Last<'_, '_> {
                 "; the signed digest of the frozen rows does not fit either".to_owned()
             }
         };
-        let kinds = match chain.records.cmp(&state.frozen) {
-            std::cmp::Ordering::Equal => {
-                &[FindingKind::Edited, FindingKind::Malformed, FindingKind::Reordered][..]
-            }
-            _ => &LINK_KINDS,
+        let by_itself = [FindingKind::Edited, FindingKind::Malformed, FindingKind::Reordered];
+        let kinds: Vec<FindingKind> = match chain.records.cmp(&state.frozen) {
+            std::cmp::Ordering::Less => LINK_KINDS.to_vec(),
+            std::cmp::Ordering::Equal => by_itself.to_vec(),
+            std::cmp::Ordering::Greater => LINK_KINDS.iter().chain(&by_itself).copied().collect(),
         };
-        if self.enrich(FROZEN_CHAIN, kinds, &more) {
+        if self.enrich(FROZEN_CHAIN, &kinds, &more) {
             return;
         }
         let (kind, what) = match chain.records.cmp(&state.frozen) {

@@ -28,6 +28,10 @@ mod last;
 pub(crate) mod metadata;
 mod row;
 mod state;
+mod values;
+
+#[cfg(test)]
+mod kat;
 
 /// The name of the chain of frozen rows.
 const FROZEN_CHAIN: &str = "frozen";

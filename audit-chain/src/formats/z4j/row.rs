@@ -11,16 +11,17 @@
 //!
 //! Nothing in this file knows of other rows; [`super::last`] has the last word on state, tallies and secrets.
 
-use crate::canonical::{RowForm, push_string};
+use crate::canonical::RowForm;
 use crate::error::Result;
 use crate::format::{Fault, Link, OrderKey, Record, RecordRule, Remark, Seal};
 use crate::report::{FindingKind, NoteKind};
 use crate::value::{Row, Value};
 
-use super::fields::{Address, Stamp, inet_spellings, parse_uuid, uuid_text};
-use super::forms::{ERA_A, ERA_B, ERA_C, FROZEN, Field, Form, ROW_DOMAIN};
+use super::fields::{Address, inet_spellings, uuid_text};
+use super::forms::{ERA_A, ERA_B, ERA_C, FROZEN, Form, ROW_DOMAIN};
 use super::keys::Secrets;
 use super::metadata::{Metadata, Reading};
+use super::values::Fields;
 use super::{Era, FROZEN_CHAIN, LEGACY_CHAIN, NO_SECRET, NO_SECRET_FITS, Places};
 
 /// How many other spellings of one row are tried.
@@ -51,34 +52,6 @@ pub(super) struct Rule {
     last: (usize, usize),
     remarks: Vec<Remark>,
     emitted: u32,
-}
-
-/// The values of a row, read.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fields<'r> {
-    pub(super) action: Option<&'r str>,
-    pub(super) target_type: Option<&'r str>,
-    pub(super) target_id: Option<&'r str>,
-    pub(super) result: Option<&'r str>,
-    pub(super) outcome: Option<&'r str>,
-    pub(super) user_agent: Option<&'r str>,
-    pub(super) source_ip: Option<&'r str>,
-    pub(super) row_hmac: Option<&'r str>,
-    pub(super) prev_row_hmac: Option<&'r str>,
-    pub(super) hmac_key_id: Option<&'r str>,
-    pub(super) integrity_class: Option<&'r str>,
-    pub(super) origin: Option<&'r str>,
-    pub(super) id: Option<[u8; 16]>,
-    pub(super) event_id: Option<[u8; 16]>,
-    pub(super) user_id: Option<[u8; 16]>,
-    pub(super) api_key_id: Option<[u8; 16]>,
-    pub(super) project_id: Option<[u8; 16]>,
-    pub(super) generation: Option<[u8; 16]>,
-    pub(super) occurred_at: Option<Stamp>,
-    pub(super) hmac_version: Option<i64>,
-    pub(super) frozen: bool,
-    /// Whether the id is written as PostgreSQL and JSON do, with dashes.
-    dashed: bool,
 }
 
 /// What kind of row it is.
@@ -123,7 +96,7 @@ impl Judged {
 impl RecordRule for Rule {
     fn record(&mut self, row: &Row<'_>, emit: &mut dyn FnMut(Record<'_>) -> Result<()>) -> Result<()> {
         let mut problems = Vec::new();
-        let fields = self.read(row, &mut problems);
+        let fields = Fields::read(&self.places, row, &mut problems);
         let kind = self.kind(&fields);
         self.snapshot.clear();
         let metadata_problem = self.read_metadata(row, kind, Reading::default(), &mut problems);
@@ -223,87 +196,6 @@ impl Rule {
         }
     }
 
-    /// Reads the row's columns; what cannot be read is said in `problems`.
-    fn read<'r>(&self, row: &Row<'r>, problems: &mut Vec<String>) -> Fields<'r> {
-        let places = &self.places;
-        let mut text = |name: &str, column: Option<usize>| match row.at(column) {
-            Value::Text(text) => Some(text),
-            value => {
-                if !value.is_null() {
-                    problems.push(format!("{name} is {}, expected text or null", value.type_name()));
-                }
-                None
-            }
-        };
-        let mut fields = Fields {
-            action: text("action", places.action),
-            target_type: text("target_type", places.target_type),
-            target_id: text("target_id", places.target_id),
-            result: text("result", places.result),
-            outcome: text("outcome", places.outcome),
-            user_agent: text("user_agent", places.user_agent),
-            source_ip: text("source_ip", places.source_ip),
-            row_hmac: text("row_hmac", places.row_hmac),
-            prev_row_hmac: text("prev_row_hmac", places.prev_row_hmac),
-            hmac_key_id: text("hmac_key_id", places.hmac_key_id),
-            integrity_class: text("legacy_integrity_class", places.integrity_class),
-            origin: text("legacy_origin", places.origin),
-            ..Fields::default()
-        };
-        let id = text("id", places.id);
-        fields.dashed = id.is_some_and(|id| id.len() != 32);
-        let event_id = text("event_id", places.event_id);
-        let user_id = text("user_id", places.user_id);
-        let api_key_id = text("api_key_id", places.api_key_id);
-        let project_id = text("project_id", places.project_id);
-        let generation = text("chain_generation", places.generation);
-        let occurred_at = text("occurred_at", places.occurred_at);
-        let mut uuid = |name: &str, value: Option<&str>| {
-            let uuid = value.and_then(parse_uuid);
-            if uuid.is_none()
-                && let Some(value) = value
-            {
-                problems.push(format!("{name} is no UUID: {value:.80?}"));
-            }
-            uuid
-        };
-        fields.id = uuid("id", id);
-        fields.event_id = uuid("event_id", event_id);
-        fields.user_id = uuid("user_id", user_id);
-        fields.api_key_id = uuid("api_key_id", api_key_id);
-        fields.project_id = uuid("project_id", project_id);
-        fields.generation = uuid("chain_generation", generation);
-        fields.occurred_at = occurred_at.and_then(Stamp::parse);
-        if fields.occurred_at.is_none() {
-            problems.push(match occurred_at {
-                Some(value) => format!("occurred_at is no time stamp: {value:.80?}"),
-                None => "occurred_at is missing".to_owned(),
-            });
-        }
-        if id.is_none() {
-            problems.push("id is missing".to_owned());
-        }
-        match truth(row.at(places.frozen)) {
-            Some(frozen) => fields.frozen = frozen,
-            None => problems.push(format!(
-                "legacy_frozen is {}, expected a truth value",
-                row.at(places.frozen).type_name()
-            )),
-        }
-        fields.hmac_version = match row.at(places.hmac_version) {
-            value if value.is_null() => None,
-            value => {
-                let version = value.as_int().or_else(|| value.as_text()?.parse().ok());
-                if version.is_none() {
-                    problems
-                        .push(format!("hmac_version is {}, expected an integer or null", value.type_name()));
-                }
-                version
-            }
-        };
-        fields
-    }
-
     const fn kind(&self, fields: &Fields<'_>) -> Kind {
         match self.era {
             Era::C if fields.frozen => Kind::Frozen,
@@ -345,7 +237,7 @@ impl Rule {
     /// Writes the form that is hashed.
     fn write(&mut self, form: &Form, fields: &Fields<'_>, source_ip: Option<&str>) {
         self.json.clear();
-        write_form(&mut self.json, form, fields, source_ip, self.metadata.form());
+        form.write(&mut self.json, fields, source_ip, self.metadata.form());
     }
 
     /// Judges a row of era C.
@@ -448,7 +340,9 @@ impl Rule {
             found: None,
             explains: NO_SECRET_FITS.into(),
         };
-        Judged { faults: vec![fault], also, ..Judged::new(Seal::Unchecked(self.label(NO_SECRET_FITS))) }
+        let seal = Seal::Unchecked(self.label(NO_SECRET_FITS));
+        // In era A it may have been one of the forms without a link.
+        Judged { faults: vec![fault], also, unlinked: self.era == Era::A, ..Judged::new(seal) }
     }
 
     /// Judges a frozen row, and writes its bytes in the snapshot.
@@ -559,67 +453,6 @@ impl Rule {
     }
 }
 
-/// Writes a form.
-pub(super) fn write_form(
-    out: &mut Vec<u8>,
-    form: &Form,
-    fields: &Fields<'_>,
-    source_ip: Option<&str>,
-    metadata: &[u8],
-) {
-    let text = |out: &mut Vec<u8>, value: Option<&str>| match value {
-        Some(value) => push_string(out, value),
-        None => out.extend_from_slice(b"null"),
-    };
-    let plain = |out: &mut Vec<u8>, value: Option<&[u8]>| match value {
-        Some(value) => {
-            out.push(b'"');
-            out.extend_from_slice(value);
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"null"),
-    };
-    let uuid = |out: &mut Vec<u8>, value: Option<[u8; 16]>| {
-        let spelt = value.map(|value| uuid_text(&value));
-        plain(out, spelt.as_ref().map(<[u8; 36]>::as_slice));
-    };
-    for (at, field) in form.fields.iter().enumerate() {
-        out.push(if at == 0 { b'{' } else { b',' });
-        out.push(b'"');
-        out.extend_from_slice(field.name().as_bytes());
-        out.extend_from_slice(b"\":");
-        match field {
-            Field::Action => text(out, fields.action),
-            Field::TargetType => text(out, fields.target_type),
-            Field::TargetId => text(out, fields.target_id),
-            Field::Result => text(out, fields.result),
-            Field::Outcome => text(out, fields.outcome),
-            Field::UserAgent => text(out, fields.user_agent),
-            Field::SourceIp => text(out, source_ip),
-            Field::RowHmac => text(out, fields.row_hmac),
-            Field::PrevRowHmac => text(out, fields.prev_row_hmac),
-            Field::HmacKeyId => text(out, fields.hmac_key_id),
-            Field::IntegrityClass => text(out, fields.integrity_class),
-            Field::Origin => text(out, fields.origin),
-            Field::Id => uuid(out, fields.id),
-            Field::EventId => uuid(out, fields.event_id),
-            Field::UserId => uuid(out, fields.user_id),
-            Field::ApiKeyId => uuid(out, fields.api_key_id),
-            Field::ProjectId => uuid(out, fields.project_id),
-            Field::Generation => uuid(out, fields.generation),
-            Field::OccurredAt => plain(out, fields.occurred_at.as_ref().map(|stamp| stamp.text.as_slice())),
-            Field::Metadata => out.extend_from_slice(metadata),
-            Field::HmacVersion => match fields.hmac_version {
-                Some(version) => out.extend_from_slice(version.to_string().as_bytes()),
-                None => out.extend_from_slice(b"null"),
-            },
-            Field::Frozen => out.extend_from_slice(b"true"),
-            Field::Version => out.push(b'0' + form.version),
-        }
-    }
-    out.push(b'}');
-}
-
 /// Says that z4j run on another Python than the row's writer calls it tampered.
 const NEWER_PYTHON: &str = "signed by z4j on Python 3.13 or later, which spells IPv4-mapped addresses otherwise; z4j on an older Python calls them tampered, which they are not";
 
@@ -714,16 +547,5 @@ fn not_canonical(fields: &Fields<'_>) -> Option<&'static str> {
         Some("legacy-invalid" | "legacy-unverifiable-key-unavailable") => (signed != (true, false))
             .then_some("it is classed as not verified, but lacks its HMAC or has a key id"),
         _ => Some("its legacy_integrity_class is none of those that z4j writes"),
-    }
-}
-
-/// Reads a truth value as SQLite, PostgreSQL's text and JSON spell it; no value is `false`.
-fn truth(value: Value<'_>) -> Option<bool> {
-    match value {
-        Value::Absent | Value::Null => Some(false),
-        Value::Bool(value) => Some(value),
-        Value::Int(0) | Value::Text("0" | "f" | "false" | "False") => Some(false),
-        Value::Int(1) | Value::Text("1" | "t" | "true" | "True") => Some(true),
-        _ => None,
     }
 }

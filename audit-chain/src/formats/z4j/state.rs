@@ -118,6 +118,12 @@ impl State {
         self.text("generation")
     }
 
+    /// Returns what is signed, after the domain prefix.
+    #[cfg(test)]
+    pub(super) fn signed(&self) -> &str {
+        std::str::from_utf8(&self.json).unwrap()
+    }
+
     /// Checks the MAC.
     pub(super) fn is_signed_by(&self, secret: &Secret) -> bool {
         let computed = secret.mac(&[STATE_DOMAIN, &self.json]);

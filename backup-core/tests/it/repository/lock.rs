@@ -72,6 +72,15 @@ fn pitfall_20_the_second_backup_waits_when_it_is_asked_to() {
     assert_whole(&repository);
 }
 
+/// Sets its flag when dropped, by a panic too.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn readers_see_a_whole_repository_while_backups_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,6 +99,8 @@ fn readers_see_a_whole_repository_while_backups_come_and_go() {
             }
             rounds
         });
+        // However the writer ends, the reader does.
+        let ended = SetOnDrop(&done);
         let source = Memory::small();
         for _ in 0..60 {
             let retention = Some(RetentionPolicy::last(2));
@@ -98,7 +109,7 @@ fn readers_see_a_whole_repository_while_backups_come_and_go() {
             // A prune gives way to a reader.
             assert!(outcome.unwrap().prune_error.is_none_or(|error| error.contains("is being read")));
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ended);
         reader.join().unwrap()
     });
     assert!(rounds > 3, "{rounds}");
