@@ -38,7 +38,12 @@ fn ndjson(rows: &[Row]) -> String {
     rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect()
 }
 
-fn check(format: &dyn ChainFormat, text: &str, keys: &KeyRing, checkpoint: Option<&ChainCheckpoint>) -> ChainReport {
+fn check(
+    format: &dyn ChainFormat,
+    text: &str,
+    keys: &KeyRing,
+    checkpoint: Option<&ChainCheckpoint>,
+) -> ChainReport {
     let open = || Ok(Some(Box::new(std::io::Cursor::new(text.as_bytes().to_vec())) as _));
     let source = NdjsonSource::new("rows.ndjson", open).unwrap();
     verify(&source, format, keys, &VerifyOptions { checkpoint, threads: 2, ..Default::default() }).unwrap()
@@ -54,7 +59,13 @@ fn kinds(report: &ChainReport) -> Vec<String> {
 }
 
 /// Compares a profile with a built-in format on rows and on each way to tamper with them, with and without a checkpoint.
-fn agree(profile: &Profile, format: &str, honest: &[Row], keys: &KeyRing, tampers: &[(&str, &dyn Fn(&mut Vec<Row>))]) {
+fn agree(
+    profile: &Profile,
+    format: &str,
+    honest: &[Row],
+    keys: &KeyRing,
+    tampers: &[(&str, &dyn Fn(&mut Vec<Row>))],
+) {
     let format = formats::by_name(format).unwrap();
     let checkpoint = |format: &dyn ChainFormat| {
         ChainCheckpoint::from_report(&check(format, &ndjson(honest), keys, None)).unwrap()
@@ -73,7 +84,17 @@ fn agree(profile: &Profile, format: &str, honest: &[Row], keys: &KeyRing, tamper
             assert_eq!(ours.findings.is_empty(), *name == "nothing", "{name}: {ours:#?}");
             let chains = |report: &ChainReport| -> Vec<_> {
                 let chain = report.chains.iter();
-                chain.map(|chain| (chain.id.clone(), chain.head.clone(), chain.root.clone(), chain.links.clone(), chain.verified_by.clone())).collect()
+                chain
+                    .map(|chain| {
+                        (
+                            chain.id.clone(),
+                            chain.head.clone(),
+                            chain.root.clone(),
+                            chain.links.clone(),
+                            chain.verified_by.clone(),
+                        )
+                    })
+                    .collect()
             };
             assert_eq!(chains(&ours), chains(&theirs), "{name}");
         }
@@ -127,7 +148,8 @@ fn native_as_a_profile_says_what_native_says() {
     for at in 0..8 {
         let time = 1_780_401_600_000_000 + at;
         text += &(plain.append(time, format!("{{\"n\":{at}}}")).unwrap().line() + "\n");
-        let body = if at == 4 { keyed.rotate(NativeKey::new(&[2; 32]).unwrap()) } else { format!("é\n{at}") };
+        let body =
+            if at == 4 { keyed.rotate(NativeKey::new(&[2; 32]).unwrap()) } else { format!("é\n{at}") };
         text += &(keyed.append(time, body).unwrap().line() + "\n");
     }
     let honest = rows(&text);
@@ -166,8 +188,20 @@ fn receipt(row: &mut Row, members: &[&str], column: &str) {
 #[test]
 fn receipts_and_policies_as_profiles_say_what_aegisagent_says() {
     let members = [
-        "action", "action_hash", "agent_id", "approver", "decision", "event_id", "prev_receipt_hash", "resource",
-        "run_id", "source_trust", "tool", "trace_id", "ts", "user_id",
+        "action",
+        "action_hash",
+        "agent_id",
+        "approver",
+        "decision",
+        "event_id",
+        "prev_receipt_hash",
+        "resource",
+        "run_id",
+        "source_trust",
+        "tool",
+        "trace_id",
+        "ts",
+        "user_id",
     ];
     let key = |seed: u8| SigningKey::from_bytes(&[seed; 32]);
     let mut receipts: Vec<Row> = Vec::new();
@@ -208,8 +242,17 @@ fn receipts_and_policies_as_profiles_say_what_aegisagent_says() {
     assert_eq!(kinds(&report), kinds(&theirs));
     assert!(report.has(FindingKind::UnknownKey));
 
-    let members =
-        ["action", "body_hash", "changed_by", "diff_summary", "id", "policy_id", "policy_key", "prev_hash", "tenant_id"];
+    let members = [
+        "action",
+        "body_hash",
+        "changed_by",
+        "diff_summary",
+        "id",
+        "policy_id",
+        "policy_key",
+        "prev_hash",
+        "tenant_id",
+    ];
     let mut log: Vec<Row> = Vec::new();
     for at in 0..6 {
         let prev = log.last().map_or_else(|| "".into(), |row| row["entry_hash"].clone());
@@ -250,12 +293,16 @@ fn z4j_of_era_b_as_a_profile_verifies_the_vectors() {
         let text = std::fs::read_to_string(folder.join(case).join("rows.jsonl")).unwrap();
         let mut keys = KeyRing::new();
         for secret in secrets {
-            keys.add_secret("Z4J_SECRET", format!("test-master-secret-0123456789abcdef-{secret}").into_bytes());
+            keys.add_secret(
+                "Z4J_SECRET",
+                format!("test-master-secret-0123456789abcdef-{secret}").into_bytes(),
+            );
         }
         let report = check(&profile, &text, &keys, None);
         let found = kinds(&report);
         assert!(
-            found.len() == expected.len() && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)),
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)),
             "{case}: expected {expected:?}: {report:#?}"
         );
         // The same verdict as the built-in format, and at the same records.
@@ -309,7 +356,9 @@ fn every_form_algorithm_and_encoding_verifies_what_was_hashed_by_hand() {
         (
             "kind = \"joined\"\nseparator = \"|\"\nfields = [\"prev\", \"seq\", \"who\", \"what\", \"ok\"]",
             "column = \"hash\"\nalgorithm = \"sha384\"\nencoding = \"base64\"",
-            Box::new(|row, prev| base64(&Sha384::digest(format!("{prev}|{}|zoé|{}|true", row["seq"], str_of(row, "what"))))),
+            Box::new(|row, prev| {
+                base64(&Sha384::digest(format!("{prev}|{}|zoé|{}|true", row["seq"], str_of(row, "what"))))
+            }),
         ),
         (
             "kind = \"joined\"\nseparator = \"\\n\"\ntrailing = true\nomit_null = true\nfields = [\"seq\", \"what\", { column = \"prev\", null = \"-\" }]",
@@ -324,8 +373,12 @@ fn every_form_algorithm_and_encoding_verifies_what_was_hashed_by_hand() {
             "kind = \"json\"\nspaces = true\nascii = true\nfields = [\"who\", \"what\", \"seq\", { column = \"prev\", null = \"\", name = \"a\" }, { value = \"v1\", name = \"kind\" }]",
             "column = \"hash\"\nalgorithm = \"sha256\"\ntext_prefix = \"sha256:\"",
             Box::new(|row, prev| {
-                let what = row["what"].as_str().map_or_else(|| "null".to_owned(), |what| format!("\"{what}\""));
-                let json = format!("{{\"a\": \"{prev}\", \"kind\": \"v1\", \"seq\": {}, \"what\": {what}, \"who\": \"zo\\u00e9\"}}", row["seq"]);
+                let what =
+                    row["what"].as_str().map_or_else(|| "null".to_owned(), |what| format!("\"{what}\""));
+                let json = format!(
+                    "{{\"a\": \"{prev}\", \"kind\": \"v1\", \"seq\": {}, \"what\": {what}, \"who\": \"zo\\u00e9\"}}",
+                    row["seq"]
+                );
                 format!("sha256:{}", hex::encode(Sha256::digest(json)))
             }),
         ),
@@ -334,7 +387,8 @@ fn every_form_algorithm_and_encoding_verifies_what_was_hashed_by_hand() {
             "column = \"hash\"\nalgorithm = \"sha256\"\nencoding = \"base64url\"",
             Box::new(|row, prev| {
                 let prev = if prev.is_empty() { String::new() } else { format!(",\"prev\":\"{prev}\"") };
-                let what = row["what"].as_str().map_or_else(String::new, |what| format!(",\"what\":\"{what}\""));
+                let what =
+                    row["what"].as_str().map_or_else(String::new, |what| format!(",\"what\":\"{what}\""));
                 let json = format!("{{\"at\":1780401600500,\"ok\":true{prev}{what}}}");
                 base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(json))
             }),
@@ -356,7 +410,10 @@ fn every_form_algorithm_and_encoding_verifies_what_was_hashed_by_hand() {
             "kind = \"template\"\ntemplate = \"{{{seq}}} {who} at {at:rfc3339-millis} <{prev}>\"\nsuffix = \"!\"",
             "column = \"hash\"\nalgorithm = \"sha256\"",
             Box::new(|row, prev| {
-                hex::encode(Sha256::digest(format!("{{{}}} zoé at 2026-06-02T12:00:00.500Z <{prev}>!", row["seq"])))
+                hex::encode(Sha256::digest(format!(
+                    "{{{}}} zoé at 2026-06-02T12:00:00.500Z <{prev}>!",
+                    row["seq"]
+                )))
             }),
         ),
     ];
@@ -371,20 +428,33 @@ fn every_form_algorithm_and_encoding_verifies_what_was_hashed_by_hand() {
         let mut tampered = rows(&text);
         tampered[3]["what"] = "x".into();
         tampered[3]["who"] = "x".into();
-        assert!(kinds(&verify_shop(&profile, &ndjson(&tampered), &KeyRing::new())).contains(&"s edited@4".to_owned()) || form.contains("\"at\""), "{form}");
+        assert!(
+            kinds(&verify_shop(&profile, &ndjson(&tampered), &KeyRing::new()))
+                .contains(&"s edited@4".to_owned())
+                || form.contains("\"at\""),
+            "{form}"
+        );
         let mut tampered = rows(&text);
         tampered.remove(2);
-        assert_eq!(kinds(&verify_shop(&profile, &ndjson(&tampered), &KeyRing::new())), ["s missing@4"], "{form}");
+        assert_eq!(
+            kinds(&verify_shop(&profile, &ndjson(&tampered), &KeyRing::new())),
+            ["s missing@4"],
+            "{form}"
+        );
     }
 }
 
 #[test]
 fn keyed_hashes_and_seals_are_judged_by_their_keys() {
     let mac = |key: &[u8], message: &[u8]| {
-        hex::encode(Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(message).finalize().into_bytes())
+        hex::encode(
+            Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(message).finalize().into_bytes(),
+        )
     };
     let form = "kind = \"joined\"\nseparator = \"|\"\nfields = [\"seq\", \"what\", \"prev\"]";
-    let message = |row: &Row, prev: &[u8]| [format!("{}|{}|", row["seq"], str_of(row, "what")).as_bytes(), prev].concat();
+    let message = |row: &Row, prev: &[u8]| {
+        [format!("{}|{}|", row["seq"], str_of(row, "what")).as_bytes(), prev].concat()
+    };
     let ring = |of: &[(&str, &[u8])]| {
         let mut ring = KeyRing::new();
         of.iter().for_each(|(name, value)| ring.add_secret(name, value.to_vec()));
@@ -409,18 +479,29 @@ fn keyed_hashes_and_seals_are_judged_by_their_keys() {
     let profile = Profile::parse("shop.toml", &profile).unwrap();
     let open = NdjsonSource::once("t", text.as_bytes()).unwrap();
     let error = verify(&open, &profile, &ring(&[("K", b"***")]), &VerifyOptions::default()).unwrap_err();
-    assert!(matches!(&error, Error::BadKey { what, .. } if what == "K#1") && !error.to_string().contains("***"), "{error}");
+    assert!(
+        matches!(&error, Error::BadKey { what, .. } if what == "K#1") && !error.to_string().contains("***"),
+        "{error}"
+    );
 
     // Found by the name of the secret, and by a digest of it.
-    for (lookup, id) in [("name", "K2".to_owned()), ("sha256\"\nkey_digits = 12\n#\"", hex::encode(Sha256::digest(b"new"))[..12].to_owned())] {
-        let hash = format!("column = \"hash\"\nalgorithm = \"hmac-sha256\"\nkey_id = \"who\"\nkey_lookup = \"{lookup}\"");
+    for (lookup, id) in [
+        ("name", "K2".to_owned()),
+        ("sha256\"\nkey_digits = 12\n#\"", hex::encode(Sha256::digest(b"new"))[..12].to_owned()),
+    ] {
+        let hash = format!(
+            "column = \"hash\"\nalgorithm = \"hmac-sha256\"\nkey_id = \"who\"\nkey_lookup = \"{lookup}\""
+        );
         let (profile, text) = shop(form, &hash, "", |row, prev| {
             row["who"] = id.clone().into();
             row["hash"] = mac(b"new", &message(row, prev)).into();
         });
         assert!(verify_shop(&profile, &text, &ring(&[("K1", b"old"), ("K2", b"new")])).ok, "{lookup}");
         let report = verify_shop(&profile, &text, &ring(&[("K1", b"old")]));
-        assert_eq!((kinds(&report), report.verdict), (vec!["s unknown-key@1-5".to_owned()], Verdict::CannotVerify));
+        assert_eq!(
+            (kinds(&report), report.verdict),
+            (vec!["s unknown-key@1-5".to_owned()], Verdict::CannotVerify)
+        );
         let mut edited = rows(&text);
         edited[1]["what"] = "x".into();
         assert_eq!(kinds(&verify_shop(&profile, &ndjson(&edited), &ring(&[("K2", b"new")]))), ["s edited@2"]);
@@ -504,14 +585,29 @@ fn a_profile_that_cannot_be_right_is_refused_with_its_line_and_the_reason() {
         ("number = \"seq\"", "first_number = 0", 4, "there is no number"),
         ("number = \"seq\"", "number = \"seq\"\nintegers = [\"nothing\"]", 5, "nothing is no column"),
         ("kind = \"joined\"", "kind = \"jioned\"", 6, "is none of joined, json, length-prefixed, template"),
-        ("separator = \"|\"", "separater = \"|\"", 7, "unknown key separater in [form]: did you mean separator?"),
+        (
+            "separator = \"|\"",
+            "separater = \"|\"",
+            7,
+            "unknown key separater in [form]: did you mean separator?",
+        ),
         ("separator = \"|\"\n", "", 6, "no separator"),
-        ("separator = \"|\"", "separator = \"|\"\nlength = \"u8\"", 8, "only a form of kind length-prefixed has it"),
+        (
+            "separator = \"|\"",
+            "separator = \"|\"\nlength = \"u8\"",
+            8,
+            "only a form of kind length-prefixed has it",
+        ),
         ("\"unix-nanos\"", "\"unix-nano\"", 8, "as in a field: \"unix-nano\" is none of"),
         ("{ column = \"at\"", "{ colum = \"at\"", 8, "did you mean column?"),
         ("as = \"unix-nanos\"", "name = \"x\"", 8, "only the members of JSON have names"),
         ("fields = [\"prev\", ", "fields = [\"hash\", ", 8, "no hash covers itself"),
-        ("fields = [\"prev\", \"seq\", { column = \"at\", as = \"unix-nanos\" }]", "fields = []", 8, "nothing would be hashed"),
+        (
+            "fields = [\"prev\", \"seq\", { column = \"at\", as = \"unix-nanos\" }]",
+            "fields = []",
+            8,
+            "nothing would be hashed",
+        ),
         ("fields = [\"prev\", ", "fields = [7, ", 8, "found integer"),
         ("algorithm = \"hmac-sha256\"", "algorithm = \"md5\"", 11, "\"md5\" is none of sha256"),
         ("algorithm = \"hmac-sha256\"", "algorithm = \"sha256\"", 12, "the algorithm has no key"),
@@ -523,7 +619,12 @@ fn a_profile_that_cannot_be_right_is_refused_with_its_line_and_the_reason() {
         ("column = \"hash\"\nalgorithm", "algorithm", 10, "a keyed hash needs its column"),
         ("[link]\ncolumn = \"prev\"\n", "", 1, "no [link]"),
         ("[link]\ncolumn = \"prev\"", "[link]\ncolumn = \"hash\"", 14, "the record's own hash"),
-        ("[link]", "[seal]\nkind = \"ed25519\"\ncolumn = \"s\"\nover = \"hash\"\n[link]", 14, "beside a keyed hash"),
+        (
+            "[link]",
+            "[seal]\nkind = \"ed25519\"\ncolumn = \"s\"\nover = \"hash\"\n[link]",
+            14,
+            "beside a keyed hash",
+        ),
         ("[link]", "[lnik]", 13, "did you mean link?"),
         ("[link]", "[somewhere]", 13, "unknown key somewhere: known are profile"),
         ("separator = \"|\"", "separator = |", 7, "no TOML"),
@@ -533,11 +634,17 @@ fn a_profile_that_cannot_be_right_is_refused_with_its_line_and_the_reason() {
         let Err(Error::Malformed { input, place, what: said }) = Profile::parse("p.toml", &text) else {
             panic!("accepted: {to}")
         };
-        assert_eq!((input.as_str(), place.as_str()), ("p.toml", format!("line {line}").as_str()), "{to}: {said}");
+        assert_eq!(
+            (input.as_str(), place.as_str()),
+            ("p.toml", format!("line {line}").as_str()),
+            "{to}: {said}"
+        );
         assert!(said.contains(what), "{to}: {said}");
     }
     let template = |text: &str| {
-        let profile = format!("profile = 1\nname = \"x\"\n[form]\nkind = \"template\"\ntemplate = {text:?}\n[hash]\nalgorithm = \"sha256\"\n[link]\ncolumn = \"prev\"\n");
+        let profile = format!(
+            "profile = 1\nname = \"x\"\n[form]\nkind = \"template\"\ntemplate = {text:?}\n[hash]\nalgorithm = \"sha256\"\n[link]\ncolumn = \"prev\"\n"
+        );
         Profile::parse("p", &profile).map(|_| ()).map_err(|error| error.to_string())
     };
     assert!(template("{a}{b:unix-nanos}{{}}").is_ok());
