@@ -46,7 +46,7 @@ impl SqliteRestore {
     /// Says how the database in a backup stands to what the program knows, as far as the manifest tells.
     ///
     /// # Errors
-    /// As [`Restore::plan`] where the backup holds no database, or several.
+    /// As [`Restore::plan`](backup_core::traits::Restore::plan) where the backup holds no database, or several.
     pub fn schema(&self, manifest: &Manifest) -> Result<Vec<SchemaVerdict>> {
         let facts = facts_of(manifest, self.object(manifest)?);
         let recorded = facts.map(Recorded::from_facts).unwrap_or_default();
