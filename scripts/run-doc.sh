@@ -3,7 +3,8 @@
 #   scripts/run-doc.sh docs/restore-without-attestore.md
 #
 # Every ```sh block is run, in order, in one shell (set -eu) in an empty folder with `attestore` on the PATH.
-# A hidden block of the form `<!-- run` … `-->` is run at its place too: what a page takes for granted.
+# A hidden block of the form `<!-- run` … `-->` is run at its place too: what a page takes for granted
+# (`$ATTESTORE_ROOT` is the work tree).
 # A line `<!-- needs: minisign zstd -->` names tools; without one of them the page is left out, which CI does not allow.
 # A ```console or ```text block is shown, not run. ATTESTORE_BIN says where the binaries are (target/debug).
 set -euo pipefail
@@ -34,7 +35,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 mkdir home
-if HOME=$folder/home PATH=$bin:$PATH bash -eu -o pipefail -v -c "$script" >"$folder/.log" 2>&1; then
+if ATTESTORE_ROOT=$root HOME=$folder/home PATH=$bin:$PATH bash -eu -o pipefail -v -c "$script" >"$folder/.log" 2>&1; then
     echo "$1: $(grep -c . <<<"$script") lines of commands ran"
 else
     status=$?

@@ -60,7 +60,7 @@ RUSTDOCFLAGS="-D warnings" step "documentation" cargo doc --workspace --no-deps 
 tests "tests" cargo test --workspace --no-fail-fast --locked
 step "binaries" cargo build --workspace --bins --locked
 step "docs/cli.md" scripts/cli-doc.sh --check
-for page in README.md docs/*.md docs/format/*.md; do
+for page in README.md docs/*.md docs/*/*.md; do
     grep -q '^```sh' "$page" || continue
     step "commands of $page" scripts/run-doc.sh "$page"
 done
