@@ -11,7 +11,6 @@ mod merkle;
 mod native;
 mod note;
 mod order;
-mod profile;
 mod signature;
 mod vectors;
 mod z4j;

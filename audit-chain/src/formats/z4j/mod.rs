@@ -25,7 +25,7 @@ mod fields;
 mod forms;
 mod keys;
 mod last;
-pub(crate) mod metadata;
+mod metadata;
 mod row;
 mod state;
 mod values;
