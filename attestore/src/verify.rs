@@ -139,13 +139,15 @@ pub fn kind_of(report: &VerifyReport) -> Option<ErrorKind> {
         Kind::SignatureInvalid,
         Kind::HeaderAltered,
         Kind::LogEdited,
-        Kind::LogCheckpointMismatch,
     ]) {
         Some(ErrorKind::Tampered)
     } else if any(&[Kind::Unsigned]) {
         Some(ErrorKind::Unsigned)
     } else if any(&[Kind::UnknownKey]) {
+        // With another key than the operator's the log's checkpoint does not fit either.
         Some(ErrorKind::KeyRejected)
+    } else if any(&[Kind::LogCheckpointMismatch]) {
+        Some(ErrorKind::Tampered)
     } else {
         None
     }

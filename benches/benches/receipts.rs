@@ -22,10 +22,7 @@ const RECEIPTS: u64 = 1_000_000;
 fn main() -> Result<()> {
     let folder = folder()?;
     let path = folder.path().join("receipts.db");
-    generate::generate(
-        &path,
-        &Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() },
-    )?;
+    generate::generate(&path, &Options { receipts: RECEIPTS, event_bytes: 0, ..Default::default() })?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/receipts.py");
     let (mut python, mut live, mut copy, mut single) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -118,9 +118,7 @@ pub fn data(folder: &Path) -> Result<Vec<Data>> {
         .map(|name| {
             let options = match name {
                 "demo" => Options { receipts: 100_000, ..Default::default() },
-                "large" => {
-                    Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() }
-                }
+                "large" => Options { receipts: 500_000, event_bytes: 600 << 20, ..Default::default() },
                 other => {
                     return Err(format!("ATTESTORE_BENCH_SIZES: {other:?} is neither demo nor large").into());
                 }
