@@ -5,7 +5,7 @@
 set -eu
 
 # command:package
-tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils"
+tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
 
 missing=""
 for pair in $tools; do
