@@ -68,7 +68,7 @@ fn backup(
     recipient: Option<&str>,
 ) -> Result<benches::Run> {
     let repository = place.join(name);
-    measure(Command::new(program).arg("init").arg(&repository).arg("--sign-with").arg(key))?;
+    measure(Command::new(program).arg("init").arg(&repository))?;
     let mut command = Command::new(program);
     command
         .arg("backup")

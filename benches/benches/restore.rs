@@ -18,7 +18,7 @@ fn main() -> Result<()> {
     let mut table = Table::default();
     for db in data(folder.path())? {
         let repository = folder.path().join(format!("{}-repository", db.name));
-        measure(Command::new(&program).arg("init").arg(&repository).arg("--sign-with").arg(&key))?;
+        measure(Command::new(&program).arg("init").arg(&repository))?;
         measure(
             Command::new(&program)
                 .arg("backup")
