@@ -7,6 +7,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind as Usage;
 
 mod args;
+mod chain_export;
 mod output;
 mod progress;
 mod run;
