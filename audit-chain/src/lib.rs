@@ -9,6 +9,7 @@ pub mod csv_rows;
 pub mod error;
 pub mod format;
 pub mod formats;
+pub mod iter_rows;
 pub mod json_rows;
 pub mod keys;
 pub mod merkle;

@@ -7,6 +7,7 @@ mod aegisagent;
 mod agledger;
 mod caracal;
 mod documents;
+mod iter_rows;
 mod merkle;
 mod native;
 mod note;
