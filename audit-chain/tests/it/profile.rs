@@ -22,6 +22,9 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 type Row = Map<String, Value>;
 
+/// What is done to the rows, by its name.
+type Tamper<'a> = (&'a str, &'a dyn Fn(&mut Vec<Row>));
+
 fn profiles() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/profiles")
 }
@@ -59,13 +62,7 @@ fn kinds(report: &ChainReport) -> Vec<String> {
 }
 
 /// Compares a profile with a built-in format on rows and on each way to tamper with them, with and without a checkpoint.
-fn agree(
-    profile: &Profile,
-    format: &str,
-    honest: &[Row],
-    keys: &KeyRing,
-    tampers: &[(&str, &dyn Fn(&mut Vec<Row>))],
-) {
+fn agree(profile: &Profile, format: &str, honest: &[Row], keys: &KeyRing, tampers: &[Tamper<'_>]) {
     let format = formats::by_name(format).unwrap();
     let checkpoint = |format: &dyn ChainFormat| {
         ChainCheckpoint::from_report(&check(format, &ndjson(honest), keys, None)).unwrap()
@@ -228,7 +225,7 @@ fn receipts_and_policies_as_profiles_say_what_aegisagent_says() {
     let mut one = KeyRing::new();
     one.add_public_key(key(1).verifying_key());
     let profile = load("aegisagent-receipts.toml");
-    let tampers: &[(&str, &dyn Fn(&mut Vec<Row>))] = &[
+    let tampers: &[Tamper<'_>] = &[
         ("edited", &|rows| rows[3]["decision"] = "deny".into()),
         ("missing", &|rows| drop(rows.remove(7))),
         ("reordered", &|rows| rows.swap(5, 6)),
