@@ -26,6 +26,31 @@ pub(crate) const NO_KEY: &str = "none of the keys at hand";
 /// How many records at an end of a chain are rather forged than made with another key.
 const FEW: u64 = 2;
 
+/// What a record carries, in the words of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Hmac,
+    Signature,
+}
+
+impl What {
+    /// Returns the word.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Hmac => "HMAC",
+            Self::Signature => "signature",
+        }
+    }
+
+    /// Returns the word with its article.
+    const fn one(self) -> &'static str {
+        match self {
+            Self::Hmac => "an HMAC",
+            Self::Signature => "a signature",
+        }
+    }
+}
+
 /// What tells the formats apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Runs<'a> {
@@ -33,6 +58,8 @@ pub(crate) struct Runs<'a> {
     pub(crate) keyless: bool,
     /// The name of the secret.
     pub(crate) secret: &'a str,
+    /// What a record carries.
+    pub(crate) what: What,
     /// What a forged record is.
     pub(crate) forged: FindingKind,
     /// One sentence on a forged record.
@@ -83,16 +110,17 @@ impl Runs<'_> {
             .sum();
         if unasked > 0 {
             whole.note(Note {
-            kind: NoteKind::NotChecked,
-            chain: String::new(),
-            position: None,
-            last: None,
-            explains: format!(
-                "the HMACs of {} were not checked: no {} was given, so contents and links could have been made anew by anybody",
-                plural(unasked, "record"),
-                self.secret
-            ),
-        });
+                kind: NoteKind::NotChecked,
+                chain: String::new(),
+                position: None,
+                last: None,
+                explains: format!(
+                    "the {}s of {} were not checked: no {} was given, so contents and links could have been made anew by anybody",
+                    self.what.word(),
+                    plural(unasked, "record"),
+                    self.secret
+                ),
+            });
         }
         if whole.runs_left_out > 0 {
             let left_out = plural(whole.runs_left_out, "further run");
@@ -131,12 +159,19 @@ impl Runs<'_> {
         }
         // The finding says more than the note of the walk.
         whole.notes().retain(|note| note.kind != NoteKind::UnsignedSpan || note.chain != chain.id);
+        let (one, word) = (self.what.one(), self.what.word());
         let explains = if signed_before {
-            "records without HMAC stand behind records that have one: they were put in, or their HMAC was taken away"
+            format!(
+                "records without {word} stand behind records that have one: they were put in, or their {word} was taken away"
+            )
         } else if never_signed {
-            "no record of the chain has an HMAC: written before the key was enabled, or the HMACs were taken away; only an earlier checkpoint tells which"
+            format!(
+                "no record of the chain has {one}: written before the key was enabled, or the {word}s were taken away; only an earlier checkpoint tells which"
+            )
         } else {
-            "the first records have no HMAC: written before the key was enabled, or their HMACs were taken away; only an earlier checkpoint tells which"
+            format!(
+                "the first records have no {word}: written before the key was enabled, or their {word}s were taken away; only an earlier checkpoint tells which"
+            )
         };
         whole.report(Finding {
             kind: FindingKind::Unsigned,
@@ -144,9 +179,9 @@ impl Runs<'_> {
             position: Some(run.from),
             last: (run.to != run.from).then_some(run.to),
             record: run.ids.first().filter(|_| run.records == 1).map(|(_, id)| id.clone()),
-            expected: Some("an HMAC of a key at hand".into()),
+            expected: Some(format!("{one} of a key at hand")),
             found: Some("none".into()),
-            explains: explains.into(),
+            explains,
         });
     }
 
@@ -161,24 +196,23 @@ impl Runs<'_> {
     ) {
         let Some(run) = chain.runs.get(at) else { return };
         if !some_fit {
-            whole.report(span(
-                FindingKind::WrongKey,
-                chain,
-                run,
-                match (self.keyless, self.whole_record) {
-                    (true, _) => "no key is at hand for these records",
-                    (false, true) => "no key at hand made these records; only their links are judged",
-                    (false, false) => {
-                        "the key at hand did not make these HMACs; contents and links are judged without it"
-                    }
-                },
-            ));
+            let explains = match (self.keyless, self.whole_record) {
+                (true, _) => "no key is at hand for these records".to_owned(),
+                (false, true) => {
+                    "no key at hand made these records; only their links are judged".to_owned()
+                }
+                (false, false) => format!(
+                    "the key at hand did not make these {}s; contents and links are judged without it",
+                    self.what.word()
+                ),
+            };
+            whole.report(self.span(FindingKind::WrongKey, chain, run, &explains));
             return;
         }
         let fits = |run: &&Run| run.how == RunKind::Verified;
         let before = chain.runs.iter().take(at).rev().find(fits).and_then(|run| run.keys);
         let after = chain.runs.iter().skip(at + 1).find(fits).and_then(|run| run.keys);
-        let unknown = |explains| span(FindingKind::UnknownKey, chain, run, explains);
+        let unknown = |explains| self.span(FindingKind::UnknownKey, chain, run, explains);
         let finding = match (before, after) {
             (Some((_, before)), Some((after, _))) if before == after => None,
             (Some(_), Some(_)) => {
@@ -205,7 +239,7 @@ impl Runs<'_> {
     /// Reports forged records, row by row while there are few.
     fn report_forged(&self, chain: &Walked, run: &Run, whole: &mut Conclusion<'_>) {
         if run.records > run.ids.len() as u64 {
-            whole.report(span(self.forged, chain, run, self.explains));
+            whole.report(self.span(self.forged, chain, run, self.explains));
             return;
         }
         for (number, id) in &run.ids {
@@ -213,8 +247,22 @@ impl Runs<'_> {
                 position: Some(*number),
                 last: None,
                 record: Some(id.clone()),
-                ..span(self.forged, chain, run, self.explains)
+                ..self.span(self.forged, chain, run, self.explains)
             });
+        }
+    }
+
+    /// Makes the finding of a whole run.
+    fn span(&self, kind: FindingKind, chain: &Walked, run: &Run, explains: &str) -> Finding {
+        Finding {
+            kind,
+            chain: chain.id.clone(),
+            position: Some(run.from),
+            last: (run.to != run.from).then_some(run.to),
+            record: run.ids.first().filter(|_| run.records == 1).map(|(_, id)| id.clone()),
+            expected: Some(format!("{} by a key at hand", self.what.one())),
+            found: Some(NO_KEY.into()),
+            explains: explains.into(),
         }
     }
 }
@@ -240,20 +288,6 @@ fn contradicted(chains: &[Walked], chain: &Walked, run: &Run, at_end: bool) -> b
             first.zip(run.times.0).is_some_and(|(first, began)| first < began)
         };
         others().any(had_begun)
-    }
-}
-
-/// Makes the finding of a whole run.
-fn span(kind: FindingKind, chain: &Walked, run: &Run, explains: &str) -> Finding {
-    Finding {
-        kind,
-        chain: chain.id.clone(),
-        position: Some(run.from),
-        last: (run.to != run.from).then_some(run.to),
-        record: run.ids.first().filter(|_| run.records == 1).map(|(_, id)| id.clone()),
-        expected: Some("an HMAC by a key at hand".into()),
-        found: Some(NO_KEY.into()),
-        explains: explains.into(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::{Conclusion, Fault, Link, Seal};
 use crate::keys::KeyRing;
 use crate::report::FindingKind;
-use crate::runs::{NO_KEY, Runs, UnsignedRule};
+use crate::runs::{NO_KEY, Runs, UnsignedRule, What};
 use crate::value::Value;
 
 /// The name of the secret; further names may follow it (`AUDIT_HMAC_KEY_OLD`).
@@ -105,6 +105,7 @@ pub(super) fn judge(keyless: bool, whole: &mut Conclusion<'_>) {
     Runs {
         keyless,
         secret: KEY_NAME,
+        what: What::Hmac,
         forged: FindingKind::SignatureInvalid,
         explains: "the HMAC does not fit content and predecessor under the key of the records around it: the record was put in, or hashed anew without the key",
         whole_record: false,

@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Conclusion, LinkRules, RecordRule, Setup, Start};
 use crate::report::FindingKind;
-use crate::runs::{Runs, UnsignedRule};
+use crate::runs::{Runs, UnsignedRule, What};
 use crate::value::Columns;
 
 use self::form::Form;
@@ -42,6 +42,9 @@ use self::keys::{Encoding, Keyed, MacKeys};
 
 /// The version of the layout that this program reads.
 pub const VERSION: i64 = 1;
+
+/// What stands before the beginning of what was hashed, in a finding.
+const HASHED: &str = "; what was hashed begins with ";
 
 /// A chain format that a TOML file describes.
 #[derive(Debug, Clone)]
@@ -212,6 +215,13 @@ impl ChainFormat for Profile {
     }
 
     fn conclude(&self, setup: &Setup<'_>, whole: &mut Conclusion<'_>) -> Result<()> {
+        // One look at what was hashed shows what the profile gets wrong; more would repeat the table.
+        let edited = whole.findings().iter_mut().filter(|finding| finding.kind == FindingKind::Edited);
+        for finding in edited.skip(1) {
+            if let Some(at) = finding.explains.find(HASHED) {
+                finding.explains.truncate(at);
+            }
+        }
         let required = self.seal.as_ref().is_some_and(|seal| seal.required);
         let (keyless, secret, named, is_hash) = match (self.keyed(), &self.seal) {
             (Some(keyed), seal) => {
@@ -238,6 +248,10 @@ impl ChainFormat for Profile {
         Runs {
             keyless,
             secret,
+            what: match &self.seal {
+                Some(SealColumn { kind: SealKind::Ed25519 { .. }, .. }) => What::Signature,
+                _ => What::Hmac,
+            },
             forged: if is_hash { FindingKind::Edited } else { FindingKind::SignatureInvalid },
             explains: if is_hash {
                 "the record is not what its hash commits to under the key of the records around it"

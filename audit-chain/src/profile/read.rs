@@ -400,7 +400,7 @@ fn read_form(section: &Section<'_>) -> Result<Form> {
         let text = section.needed("template")?;
         let mut form = read_template(&text, &defaults).map_err(|what| section.error("template", what))?;
         form.prefix = prefix;
-        form.suffix = suffix + &form.suffix;
+        form.suffix.push_str(&suffix);
         return Ok(form);
     }
     let mut fields = read_fields(section, &defaults)?;

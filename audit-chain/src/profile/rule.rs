@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::form::{Form, push_text};
 use super::keys::{Encoding, Fit, Keyed, MAX_BYTES, MacKeys};
-use super::{Algorithm, Over, Profile, SealColumn, SealKind};
+use super::{Algorithm, HASHED, Over, Profile, SealColumn, SealKind};
 use crate::canonical::{RowForm, push_string};
 use crate::error::{Error, Result};
 use crate::format::{Fault, Link, OrderKey, Record, RecordRule, Seal};
@@ -17,6 +17,9 @@ use crate::runs::NO_KEY;
 use crate::signature;
 use crate::timestamp::Instant;
 use crate::value::{Columns, Row, Value};
+
+/// How much of what was hashed a finding shows, in characters.
+const MAX_SHOWN: usize = 200;
 
 /// How many signers are kept decoded; what is made up must not fill the memory.
 const MAX_SIGNERS: usize = 4_096;
@@ -138,9 +141,9 @@ impl Stored {
         self.bytes.get(..self.length?)
     }
 
-    /// Makes the link value; what is no hash is known by its text.
-    fn link(&self, value: Value<'_>) -> Link {
-        match self.bytes() {
+    /// Makes the link value; what is no hash of `length` bytes is known by its text.
+    fn link(&self, value: Value<'_>, length: usize) -> Link {
+        match self.bytes().filter(|bytes| bytes.len() == length) {
             Some(bytes) => link_of_bytes(bytes),
             None => match Link::of_value(value) {
                 Link::Digest(digest) => Link::Other(Sha256::digest(digest).into()),
@@ -170,7 +173,7 @@ impl Rule {
         }
         let value = row.at(self.hash);
         let stored = Stored::read(value, self.profile.hash.encoding, &self.profile.hash.text_prefix);
-        let link = stored.link(value);
+        let link = stored.link(value, algorithm.length());
         let Some(bytes) = stored.bytes().filter(|bytes| bytes.len() == algorithm.length()) else {
             faults.push(malformed("hash", format!("expected {}", self.profile.hash.describe())));
             return (link, None, if self.hash_keys.is_some() { Seal::Bad } else { Seal::None });
@@ -188,7 +191,8 @@ impl Rule {
             let made = Digest::of(algorithm, &self.form);
             if made.as_slice() != bytes {
                 let made = self.profile.hash.encoding.encode(made.as_slice());
-                faults.push(edited(value, Some(made), "the row's content does not hash to its stored hash"));
+                let explains = "the row's content does not hash to its stored hash";
+                faults.push(edited(value, Some(made), explains, &self.form));
             }
             return (link, Some(digest), Seal::None);
         };
@@ -201,7 +205,7 @@ impl Rule {
                 Seal::Unchecked(key)
             }
             Fit::Wrong => {
-                faults.push(edited(value, None, explains));
+                faults.push(edited(value, None, explains, &self.form));
                 Seal::Bad
             }
         };
@@ -247,7 +251,8 @@ impl RecordRule for Rule {
             None if value.is_null() || value.as_text() == Some("") => Link::Genesis,
             // Neither NULL nor empty text is this chain's beginning.
             Some(_) if value.is_null() => Link::Other(Sha256::digest(b"null").into()),
-            _ => Stored::read(value, self.profile.hash.encoding, &self.profile.hash.text_prefix).link(value),
+            _ => Stored::read(value, self.profile.hash.encoding, &self.profile.hash.text_prefix)
+                .link(value, self.profile.hash.algorithm.length()),
         };
         let seal = match &mut self.seal {
             Some(sealer) => {
@@ -352,12 +357,18 @@ fn push_name(out: &mut String, value: Value<'_>) {
     }
 }
 
-fn edited(stored: Value<'_>, found: Option<String>, explains: &str) -> Fault {
+/// Says that a row is not what its hash commits to, with the beginning of what was hashed.
+fn edited(stored: Value<'_>, found: Option<String>, explains: &str, form: &[u8]) -> Fault {
+    let shown = form.utf8_chunks().flat_map(|chunk| {
+        let invalid = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(invalid)
+    });
+    let shown: String = shown.take(MAX_SHOWN).collect();
     Fault {
         kind: FindingKind::Edited,
         expected: stored.as_text().map(str::to_owned),
         found,
-        explains: explains.into(),
+        explains: format!("{explains}{HASHED}{shown:?}"),
     }
 }
 
