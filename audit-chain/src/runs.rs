@@ -198,9 +198,7 @@ impl Runs<'_> {
         if !some_fit {
             let explains = match (self.keyless, self.whole_record) {
                 (true, _) => "no key is at hand for these records".to_owned(),
-                (false, true) => {
-                    "no key at hand made these records; only their links are judged".to_owned()
-                }
+                (false, true) => "no key at hand made these records; only their links are judged".to_owned(),
                 (false, false) => format!(
                     "the key at hand did not make these {}s; contents and links are judged without it",
                     self.what.word()

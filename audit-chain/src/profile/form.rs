@@ -12,7 +12,7 @@
 //! with `omit_null` the field is left out as if it were not in the list.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::canonical::push_int;
 use crate::json_tree::{Json, Members, NumberStyle, Style};
@@ -104,8 +104,18 @@ pub(super) enum As {
     Uuid,
     Hex,
     Base64,
+    /// The bytes that the text spells.
+    Decoded(Spelling),
     Big(usize),
     Little(usize),
+}
+
+/// How bytes are spelt in text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Hex,
+    Base64,
+    Base64Url,
 }
 
 /// How a date and time is spelt.
@@ -149,6 +159,9 @@ pub(super) const RENDERINGS: &[(&str, As)] = &[
     ("uuid", As::Uuid),
     ("hex", As::Hex),
     ("base64", As::Base64),
+    ("decoded-hex", As::Decoded(Spelling::Hex)),
+    ("decoded-base64", As::Decoded(Spelling::Base64)),
+    ("decoded-base64url", As::Decoded(Spelling::Base64Url)),
     ("u8", As::Big(1)),
     ("u16be", As::Big(2)),
     ("u32be", As::Big(4)),
@@ -393,6 +406,15 @@ fn render(out: &mut Vec<u8>, value: Value<'_>, rendering: As, nested: Style) -> 
         As::Uuid => push_uuid(out, value)?,
         As::Hex => out.extend_from_slice(hex::encode(bytes_of(value)?).as_bytes()),
         As::Base64 => out.extend_from_slice(STANDARD.encode(bytes_of(value)?).as_bytes()),
+        As::Decoded(spelling) => {
+            let text = value.as_text().ok_or_else(|| found("text", value))?;
+            let (bytes, expected) = match spelling {
+                Spelling::Hex => (hex::decode(text).ok(), "hexadecimal digits"),
+                Spelling::Base64 => (STANDARD.decode(text).ok(), "base64"),
+                Spelling::Base64Url => (URL_SAFE_NO_PAD.decode(text).ok(), "base64url without padding"),
+            };
+            out.extend_from_slice(&bytes.ok_or_else(|| found(expected, value))?);
+        }
         As::Big(width) | As::Little(width) => {
             let number = value.to_int().ok_or_else(|| found("an integer", value))?;
             let fits = push_fixed(out, number.cast_unsigned(), width, matches!(rendering, As::Big(_)));
@@ -493,6 +515,9 @@ mod tests {
             (Value::Text("0198F0C0000070008000000000000001"), "uuid", "0198f0c0-0000-7000-8000-000000000001"),
             (Value::Bytes(&[1, 255]), "hex", "01ff"),
             (Value::Text("\\x01ff"), "base64", "Af8="),
+            (Value::Text("6aE"), "decoded-base64url", "\u{fffd}\u{fffd}"),
+            (Value::Text("w6k="), "decoded-base64", "é"),
+            (Value::Text("C3a9"), "decoded-hex", "é"),
             (Value::Int(258), "u16be", "\u{1}\u{2}"),
             (Value::Int(258), "u32le", "\u{2}\u{1}\0\0"),
             (Value::Text("65"), "u8", "A"),
@@ -506,6 +531,9 @@ mod tests {
             (Value::Int(5), "unix-nanos"),
             (Value::Text("0198f0c0"), "uuid"),
             (Value::Int(5), "hex"),
+            (Value::Text("w6k"), "decoded-base64"),
+            (Value::Text("c3a"), "decoded-hex"),
+            (Value::Int(7), "decoded-hex"),
             (Value::Int(256), "u8"),
             (Value::Int(-1), "u32be"),
         ] {

@@ -28,8 +28,10 @@ mod read;
 mod rule;
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Conclusion, LinkRules, RecordRule, Setup, Start};
@@ -43,12 +45,16 @@ use self::keys::{Encoding, Keyed, MacKeys};
 /// The version of the layout that this program reads.
 pub const VERSION: i64 = 1;
 
+/// How long a profile may be, in bytes.
+pub const MAX_BYTES: u64 = 64 << 10;
+
 /// What stands before the beginning of what was hashed, in a finding.
 const HASHED: &str = "; what was hashed begins with ";
 
 /// A chain format that a TOML file describes.
 #[derive(Debug, Clone)]
 pub struct Profile {
+    text: Arc<str>,
     name: &'static str,
     table: &'static str,
     columns: Vec<&'static str>,
@@ -136,11 +142,20 @@ impl Profile {
     /// Reads a profile from a file.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Malformed`] as [`Profile::parse`].
+    /// [`Error::Io`] when it cannot be read; [`Error::Malformed`] when it is no UTF-8, and as [`Profile::parse`].
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
-        Self::parse(&path.display().to_string(), &text)
+        let failed = |source| Error::Io { action: "read", path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        // One byte more tells that it is too long.
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        let input = path.display().to_string();
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or(&[]);
+            let line = memchr::memchr_iter(b'\n', before).count() + 1;
+            Error::Malformed { input: input.clone(), place: format!("line {line}"), what: "not UTF-8".into() }
+        })?;
+        Self::parse(&input, text)
     }
 
     /// Reads a profile from its text; `input` names it in errors.
@@ -148,6 +163,13 @@ impl Profile {
     /// # Errors
     /// [`Error::Malformed`] with the line and the reason when it is no TOML, has an unknown key or cannot be right.
     pub fn parse(input: &str, text: &str) -> Result<Self> {
+        if text.len() as u64 > MAX_BYTES {
+            return Err(Error::Malformed {
+                input: input.to_owned(),
+                place: "line 1".into(),
+                what: format!("a profile has at most {MAX_BYTES} bytes"),
+            });
+        }
         read::profile(input, text)
     }
 
@@ -180,6 +202,10 @@ impl ChainFormat for Profile {
 
     fn table(&self) -> &str {
         self.table
+    }
+
+    fn definition(&self) -> Option<&str> {
+        Some(&self.text)
     }
 
     fn columns(&self) -> &[&str] {

@@ -350,6 +350,7 @@ pub(super) fn profile(input: &str, text: &str) -> Result<Profile> {
     }
     let head_commits = reads(&parsed_form, &parsed_link.column);
     Ok(Profile {
+        text: text.into(),
         name: keep(&name),
         table: keep(&table),
         columns,

@@ -172,6 +172,15 @@ impl Rule {
             return (link, digest, Seal::None);
         }
         let value = row.at(self.hash);
+        if self.hash_keys.is_some() && (value.is_null() || value.as_text() == Some("")) {
+            faults.push(Fault {
+                kind: FindingKind::Unsigned,
+                expected: Some("an HMAC".into()),
+                found: Some("none".into()),
+                explains: "the record has no HMAC: its content is not protected".into(),
+            });
+            return (Link::Unstated, None, Seal::None);
+        }
         let stored = Stored::read(value, self.profile.hash.encoding, &self.profile.hash.text_prefix);
         let link = stored.link(value, algorithm.length());
         let Some(bytes) = stored.bytes().filter(|bytes| bytes.len() == algorithm.length()) else {
