@@ -8,6 +8,7 @@ mod child;
 mod conformance;
 mod crash;
 mod into;
+mod ledger;
 mod receipts;
 mod restore;
 mod rows;
