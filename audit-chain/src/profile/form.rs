@@ -515,7 +515,7 @@ mod tests {
             (Value::Text("0198F0C0000070008000000000000001"), "uuid", "0198f0c0-0000-7000-8000-000000000001"),
             (Value::Bytes(&[1, 255]), "hex", "01ff"),
             (Value::Text("\\x01ff"), "base64", "Af8="),
-            (Value::Text("6aE"), "decoded-base64url", "\u{fffd}\u{fffd}"),
+            (Value::Text("_w"), "decoded-base64url", "\u{fffd}"),
             (Value::Text("w6k="), "decoded-base64", "é"),
             (Value::Text("C3a9"), "decoded-hex", "é"),
             (Value::Int(258), "u16be", "\u{1}\u{2}"),
