@@ -8,6 +8,7 @@ mod child;
 mod conformance;
 mod crash;
 mod into;
+mod live;
 mod receipts;
 mod restore;
 mod rows;
@@ -19,6 +20,7 @@ fn roles(role: &str) {
     match role {
         "into" => into::role(),
         "into-once" => into::role_once(),
+        "rewrite" => live::role(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
         "snapshot-told" => snapshot::role(),
