@@ -18,6 +18,7 @@ mod facts;
 mod fault;
 mod in_use;
 mod into_folder;
+pub mod ledger;
 pub mod migrations;
 mod open;
 mod ordered;

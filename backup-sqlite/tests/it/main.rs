@@ -8,6 +8,7 @@ mod child;
 mod conformance;
 mod crash;
 mod into;
+mod ledger;
 mod live;
 mod receipts;
 mod restore;
