@@ -7,6 +7,7 @@ mod backup;
 mod keygen;
 mod kinds;
 mod list;
+mod profiles;
 mod restore;
 mod signals;
 mod support;
