@@ -96,6 +96,7 @@ pub fn verify(
     work.explain_breaks(sorted, &mut walk)?;
     compare(options.checkpoint, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    walk.join_bare();
     Ok(report(format, walk))
 }
 

@@ -12,6 +12,7 @@ mod merkle;
 mod native;
 mod note;
 mod order;
+mod profile;
 mod signature;
 mod vectors;
 mod z4j;
