@@ -140,7 +140,10 @@ impl<'a> State<'a> {
 
 impl fmt::Debug for IterSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IterSource").field("name", &self.name).field("columns", &self.columns).finish_non_exhaustive()
+        f.debug_struct("IterSource")
+            .field("name", &self.name)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
     }
 }
 

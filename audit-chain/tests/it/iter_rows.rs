@@ -23,12 +23,15 @@ fn check(source: &dyn RowSource, threads: usize) -> Result<ChainReport> {
 }
 
 fn columns_and_rows(text: &str) -> (Vec<String>, Vec<OwnedRow>) {
-    let rows: Vec<Map<String, Value>> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows: Vec<Map<String, Value>> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let columns: Vec<String> = rows[0].keys().cloned().collect();
     let owned = |value: &Value| match value {
         Value::Null => OwnedValue::Null,
         Value::Bool(value) => (*value).into(),
-        Value::Number(number) => number.as_i64().map_or_else(|| OwnedValue::Number(number.to_string()), Into::into),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| OwnedValue::Number(number.to_string()), Into::into)
+        }
         Value::String(text) => text.as_str().into(),
         other => OwnedValue::Json(other.to_string()),
     };
@@ -98,8 +101,24 @@ fn an_iterator_is_asked_for_no_more_than_a_chunk_a_thread_ahead() {
     let source = IterSource::once("endless", ["seq"], rows);
     let mut reader = source.reader().unwrap();
     let mut seen = 0;
-    assert_eq!(reader.read_chunk(&mut |_| { seen += 1; Ok(()) }).unwrap(), Some(0));
-    assert_eq!(reader.read_chunk(&mut |_| { seen += 1; Ok(()) }).unwrap(), Some(1));
+    assert_eq!(
+        reader
+            .read_chunk(&mut |_| {
+                seen += 1;
+                Ok(())
+            })
+            .unwrap(),
+        Some(0)
+    );
+    assert_eq!(
+        reader
+            .read_chunk(&mut |_| {
+                seen += 1;
+                Ok(())
+            })
+            .unwrap(),
+        Some(1)
+    );
     drop(reader);
     assert_eq!(seen, 2 * CHUNK_ROWS);
     drop(source);
