@@ -11,6 +11,7 @@ use audit_chain::formats;
 use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
+use audit_chain::profile::Profile;
 use audit_chain::report::ChainReport;
 use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
@@ -45,11 +46,15 @@ pub struct ChainOptions {
     pub threads: usize,
 }
 
-/// Finds a format by its name.
+/// Finds a format by its name, or reads the profile whose path (`….toml`) it is.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] naming the formats there are.
+/// [`ErrorKind::InvalidInput`] naming the formats there are; [`ErrorKind::Malformed`] with the line of a profile that
+/// cannot be right.
 pub fn format(name: &str) -> Result<Arc<dyn ChainFormat>> {
+    if Path::new(name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+        return Ok(Arc::new(Profile::load(Path::new(name))?));
+    }
     Ok(formats::by_name(name)?)
 }
 

@@ -100,6 +100,7 @@ pub fn verify(
     note_starts(options.starts, &mut walk);
     compare(options.checkpoint, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    walk.join_bare();
     Ok(report(format, walk))
 }
 
