@@ -269,7 +269,7 @@ fn read_back(
 }
 
 fn write_sidecar(durable: &Durable, path: &Path, sidecar: &Sidecar) -> Result<()> {
-    durable.write_new(path, &json(sidecar)?, PRIVATE_FILE)
+    durable.replace(path, &json(sidecar)?, PRIVATE_FILE)
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
@@ -503,7 +503,7 @@ impl Series<'_> {
                     Error::new(ErrorKind::Unavailable, "the system gives no random bytes").with_source(error)
                 })?;
                 let mark = Watermark::new(self.format.name(), shape, hex::encode(random));
-                durable.write_new(self.watermark, &json(&mark)?, PRIVATE_FILE)?;
+                durable.replace(self.watermark, &json(&mark)?, PRIVATE_FILE)?;
                 Ok(mark)
             }
             Err(error) => Err(error),

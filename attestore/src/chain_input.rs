@@ -203,7 +203,9 @@ fn open_folder(folder: &Path, format: &dyn ChainFormat) -> Result<ChainRows> {
     if segments.is_empty() {
         let pages = crate::chain_pages::page_files(folder)?;
         if !pages.is_empty() {
-            return Ok(ChainRows::of(crate::chain_pages::open_pages(folder, &pages)?));
+            let findings = crate::chain_pages::unread(&pages)?.into_iter().collect();
+            let rows = crate::chain_pages::open_pages(folder, &pages)?;
+            return Ok(ChainRows { findings, ..ChainRows::of(rows) });
         }
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -221,7 +223,7 @@ fn follow(segments: &[Segment]) -> Result<(Starts, Vec<Finding>)> {
     let mut findings = Vec::new();
     let mut starts = Starts::new();
     let mut before: Option<(u64, Sidecar)> = None;
-    for segment in segments {
+    for (at, segment) in segments.iter().enumerate() {
         let name = segment.path.display().to_string();
         let mut report = |kind, expected: String, found: String, explains: &str| {
             findings.push(Finding {
@@ -246,7 +248,8 @@ fn follow(segments: &[Segment]) -> Result<(Starts, Vec<Finding>)> {
             continue;
         };
         match &before {
-            None => starts.extend(sidecar.starts()),
+            None if at == 0 => starts.extend(sidecar.starts()),
+            None => {}
             Some((next, last)) => {
                 if segment.first_row != *next {
                     report(

@@ -1,14 +1,17 @@
 //! Pages of a service in a folder: JSON documents, each an array of records or an object with one.
 //!
 //! Files are taken in the order of the numbers in their names (`page-2.json` before `page-10.json`). What a page says is next
-//! (`next_cursor`, `next`, `cursor`) must be absent or null on the last one, or the extraction stopped early.
+//! (`next_cursor`, `next`, `has_more`) must be absent or null on the last one, or the extraction stopped early.
 
 use std::path::{Path, PathBuf};
 
 use audit_chain::joined::Joined;
 use audit_chain::json_rows::JsonSource;
+use audit_chain::report::{Finding, FindingKind};
 use audit_chain::source::RowSource;
 use backup_core::error::{Error, Result};
+
+use crate::chain::read_document;
 
 /// Lists the JSON files of a folder in page order.
 pub(crate) fn page_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -41,6 +44,35 @@ fn numbers_of(name: &str) -> Vec<(String, u64)> {
         rest = tail;
     }
     parts
+}
+
+/// What the last page says is next, where it does.
+pub(crate) fn unread(pages: &[PathBuf]) -> Result<Option<Finding>> {
+    #[derive(serde::Deserialize)]
+    struct Around {
+        next_cursor: Option<serde_json::Value>,
+        next: Option<serde_json::Value>,
+        has_more: Option<bool>,
+    }
+    let Some(last) = pages.last() else { return Ok(None) };
+    let text = read_document(last)?;
+    // A page that is an array says nothing of others.
+    let Ok(around) = serde_json::from_slice::<Around>(&text) else { return Ok(None) };
+    let next = around.next_cursor.or(around.next).filter(|next| *next != "" && !next.is_null());
+    let Some(next) = next.or_else(|| around.has_more.filter(|more| *more).map(Into::into)) else {
+        return Ok(None);
+    };
+    Ok(Some(Finding {
+        kind: FindingKind::Truncated,
+        chain: String::new(),
+        position: None,
+        last: None,
+        record: Some(last.display().to_string()),
+        expected: Some("a last page that names no next one".into()),
+        found: Some(format!("next: {next}")),
+        explains: "the last page says that another follows, which is not here: the extraction stopped early"
+            .into(),
+    }))
 }
 
 /// Opens pages as one source.

@@ -84,7 +84,7 @@ pub struct StartNotes {
 struct State {
     /// Whether the last row was left out.
     outside: bool,
-    kept: bool,
+    first: Option<SliceStart>,
     starts: Vec<SliceStart>,
 }
 
@@ -97,11 +97,19 @@ impl StartNotes {
             None => self.chains.entry(record.chain.to_owned()).or_default(),
         };
         if chosen {
-            let first = part && !state.kept && !matches!(record.prev, Link::Genesis | Link::Unstated);
-            if state.outside || first {
-                state.starts.push(SliceStart { number: record.number, prev: record.prev.text() });
+            let start = || SliceStart { number: record.number, prev: record.prev.text() };
+            let begins = !matches!(record.prev, Link::Genesis | Link::Unstated);
+            let first = state.first.is_none();
+            if first {
+                state.first = Some(start());
             }
-            state.kept = true;
+            if state.outside || (part && first && begins) {
+                // All runs are listed where there are several, also one that begins the chain.
+                if state.starts.is_empty() && !first {
+                    state.starts.extend(state.first.clone());
+                }
+                state.starts.push(start());
+            }
         }
         state.outside = !chosen;
     }
