@@ -5,12 +5,15 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod commitment;
 pub mod csv_rows;
+pub mod erasure;
 pub mod error;
 pub mod format;
 pub mod formats;
 pub mod json_rows;
 pub mod keys;
+pub mod lineage;
 pub mod merkle;
 pub mod native;
 pub mod note;

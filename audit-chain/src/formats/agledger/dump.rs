@@ -106,6 +106,7 @@ impl AgledgerDump {
             max_chains: options.max_chains,
             scratch: options.scratch,
             checkpoint: options.checkpoint,
+            tails: options.tails,
             cancel: options.cancel,
             progress: options.progress,
         };
