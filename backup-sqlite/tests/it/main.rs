@@ -9,6 +9,8 @@ mod conformance;
 mod crash;
 mod into;
 mod ledger;
+mod ledger_erase;
+mod ledger_writer;
 mod receipts;
 mod restore;
 mod rows;
@@ -20,6 +22,7 @@ fn roles(role: &str) {
     match role {
         "into" => into::role(),
         "into-once" => into::role_once(),
+        "ledger" => ledger_writer::role(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
         "snapshot-told" => snapshot::role(),
