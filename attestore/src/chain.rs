@@ -13,6 +13,7 @@ use audit_chain::formats::agledger::AgledgerDump;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
+use audit_chain::profile::Profile;
 use audit_chain::report::ChainReport;
 use audit_chain::source::RowSource;
 use audit_chain::verify::{VerifyOptions, verify};
@@ -47,11 +48,15 @@ pub struct ChainOptions {
     pub threads: usize,
 }
 
-/// Finds a format by its name.
+/// Finds a format by its name, or reads the profile whose path (`….toml`) it is.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] naming the formats there are.
+/// [`ErrorKind::InvalidInput`] naming the formats there are; [`ErrorKind::Malformed`] with the line of a profile that
+/// cannot be right.
 pub fn format(name: &str) -> Result<Arc<dyn ChainFormat>> {
+    if Path::new(name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+        return Ok(Arc::new(Profile::load(Path::new(name))?));
+    }
     Ok(formats::by_name(name)?)
 }
 
@@ -98,7 +103,10 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         }
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
         Input::Json(path) => run(&JsonSource::open(path)?),
-        Input::Csv(path) => run(&CsvSource::open(path, CsvOptions::default())?),
+        Input::Csv(path) => {
+            let integers = format.integers().iter().map(|name| (*name).to_owned()).collect();
+            run(&CsvSource::open(path, CsvOptions { integers, ..CsvOptions::default() })?)
+        }
         Input::Dump(path) if format.name() == "agledger" => {
             AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
         }

@@ -145,7 +145,9 @@ fn search(json: &Value, pointer: &mut String, found: &mut Vec<Commitment>) {
     };
     match json {
         Value::Object(members) => members.iter().for_each(|(name, value)| step(name, value)),
-        Value::Array(values) => values.iter().enumerate().for_each(|(at, value)| step(&at.to_string(), value)),
+        Value::Array(values) => {
+            values.iter().enumerate().for_each(|(at, value)| step(&at.to_string(), value))
+        }
         _ => {}
     }
 }
@@ -161,7 +163,10 @@ mod tests {
         let found = commitments(&sealed);
         assert_eq!(found.len(), 2);
         for (found, value) in found.iter().zip(&values) {
-            assert_eq!((found.pointer.as_str(), found.digest.as_str()), (value.pointer.as_str(), commit(&value.salt, &value.value).as_str()));
+            assert_eq!(
+                (found.pointer.as_str(), found.digest.as_str()),
+                (value.pointer.as_str(), commit(&value.salt, &value.value).as_str())
+            );
         }
         assert_eq!(values[1].value, r#"{"y":null}"#);
         assert_ne!(values[0].salt, values[1].salt);

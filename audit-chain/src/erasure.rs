@@ -108,12 +108,22 @@ pub(crate) fn check_values(body: &str, kept: Value<'_>, faults: &mut Vec<Fault>)
         Some(text) => match serde_json::from_str(text) {
             Ok(kept) => kept,
             Err(error) => {
-                faults.push(fault(FindingKind::Malformed, None, Some(error.to_string()), "the values kept for the record cannot be read".into()));
+                faults.push(fault(
+                    FindingKind::Malformed,
+                    None,
+                    Some(error.to_string()),
+                    "the values kept for the record cannot be read".into(),
+                ));
                 return 0;
             }
         },
         None => {
-            faults.push(fault(FindingKind::Malformed, None, None, "the values kept for the record are no text".into()));
+            faults.push(fault(
+                FindingKind::Malformed,
+                None,
+                None,
+                "the values kept for the record are no text".into(),
+            ));
             return 0;
         }
     };
@@ -164,15 +174,21 @@ pub(crate) fn check_values(body: &str, kept: Value<'_>, faults: &mut Vec<Fault>)
 
 /// Checks that the values which name this record as their erasure are those that it lists. Returns the highest number
 /// of a record on its list whose value does not say so.
-pub(crate) fn check_erased(listed: &[ErasedField], claims: Value<'_>, faults: &mut Vec<Fault>) -> Option<u64> {
+pub(crate) fn check_erased(
+    listed: &[ErasedField],
+    claims: Value<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<u64> {
     let claims: Vec<(u64, String)> = match claims.as_text() {
         Some("[]") if listed.is_empty() => return None,
         Some(text) => serde_json::from_str(text).unwrap_or_default(),
         None => Vec::new(),
     };
-    let mut listed: Vec<(u64, &str)> = listed.iter().map(|field| (field.seq, field.pointer.as_str())).collect();
+    let mut listed: Vec<(u64, &str)> =
+        listed.iter().map(|field| (field.seq, field.pointer.as_str())).collect();
     listed.sort_unstable();
-    let mut claimed: Vec<(u64, &str)> = claims.iter().map(|(seq, pointer)| (*seq, pointer.as_str())).collect();
+    let mut claimed: Vec<(u64, &str)> =
+        claims.iter().map(|(seq, pointer)| (*seq, pointer.as_str())).collect();
     claimed.sort_unstable();
     for claim in &claimed {
         if listed.binary_search(claim).is_err() {

@@ -311,6 +311,11 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the table that holds the chain in the system's own database.
     fn table(&self) -> &str;
 
+    /// Returns the text that defines the format where it is not built in: a profile. A backup keeps it with the chain.
+    fn definition(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 

@@ -148,7 +148,8 @@ impl RestoreRecord {
                     place: format!("line {}", at + 1),
                     what,
                 };
-                let record: Self = serde_json::from_str(line).map_err(|error| malformed(error.to_string()))?;
+                let record: Self =
+                    serde_json::from_str(line).map_err(|error| malformed(error.to_string()))?;
                 record.facts().map_err(|error| malformed(error.to_string()))?;
                 Ok(record)
             })
@@ -189,11 +190,12 @@ impl RestoreRecord {
 }
 
 fn facts_of(note: &SignedNote) -> Result<RestoreFacts> {
-    let malformed = |what: String| Error::Malformed { input: "note of a restore".into(), place: "text".into(), what };
+    let malformed =
+        |what: String| Error::Malformed { input: "note of a restore".into(), place: "text".into(), what };
     let (origin, rest) = note.text().split_once('\n').unwrap_or_default();
-    let format = origin
-        .strip_prefix(ORIGIN_PREFIX)
-        .ok_or_else(|| malformed(format!("expected an origin that begins with {ORIGIN_PREFIX}, found {origin:?}")))?;
+    let format = origin.strip_prefix(ORIGIN_PREFIX).ok_or_else(|| {
+        malformed(format!("expected an origin that begins with {ORIGIN_PREFIX}, found {origin:?}"))
+    })?;
     let facts: RestoreFacts =
         serde_json::from_str(rest.trim_end_matches('\n')).map_err(|error| malformed(error.to_string()))?;
     if facts.format != format {
@@ -274,7 +276,12 @@ pub(crate) fn tails(walk: &mut Walk) -> Vec<Tail> {
             links: chain.links,
             parts: Vec::new(),
         };
-        tails.push(Tail { stand, shared: tail.shared, leaves: (!tail.over).then_some(tail.leaves), restores });
+        tails.push(Tail {
+            stand,
+            shared: tail.shared,
+            leaves: (!tail.over).then_some(tail.leaves),
+            restores,
+        });
     }
     tails
 }
@@ -339,7 +346,13 @@ impl Lineage {
     }
 
     /// Takes one record, once.
-    fn take(&mut self, record: &RestoreRecord, row: Option<(String, u64)>, trusted: &[TrustedKey], walk: &mut Walk) {
+    fn take(
+        &mut self,
+        record: &RestoreRecord,
+        row: Option<(String, u64)>,
+        trusted: &[TrustedKey],
+        walk: &mut Walk,
+    ) {
         if let Some(known) = self.trusted.iter_mut().find(|known| known.record.note == record.note) {
             known.row = known.row.take().or(row);
             // The copy with more evidence counts.
@@ -351,7 +364,8 @@ impl Lineage {
         if self.trusted.len() >= MAX_RESTORES {
             return;
         }
-        let (chain, number) = row.clone().map_or((String::new(), None), |(chain, number)| (chain, Some(number)));
+        let (chain, number) =
+            row.clone().map_or((String::new(), None), |(chain, number)| (chain, Some(number)));
         if trusted.is_empty() {
             self.refused.push("who signed it is not checked: no public key is at hand".into());
             if number.is_some() {
@@ -392,7 +406,9 @@ impl Lineage {
     fn check_row(&self, mark: &Mark, body: &RestoreBody, walk: &mut Walk) {
         let from_first = walk.by_id(&mark.chain).is_some_and(|chain| chain.first == 1);
         let Some(own) = body.records.last() else { return };
-        let Some(trusted) = self.trusted.iter().find(|trusted| trusted.record.note == own.note) else { return };
+        let Some(trusted) = self.trusted.iter().find(|trusted| trusted.record.note == own.note) else {
+            return;
+        };
         let chain = trusted.facts.chains.iter().find(|chain| chain.id == mark.chain);
         let (here, root) = (mark.place - 1, STANDARD.encode(mark.before.root()));
         // Where the oldest rows were removed since, the tree before the row is another one.
@@ -438,7 +454,8 @@ impl Lineage {
                     let ended = found.iter().filter_map(|(.., branch)| branch.as_ref()?.at(size));
                     today(size).into_iter().chain(ended).collect::<Vec<_>>()
                 };
-                let root_is = |tree: &Frontier, root: &str| parse_root(root).is_ok_and(|root| tree.root() == root);
+                let root_is =
+                    |tree: &Frontier, root: &str| parse_root(root).is_ok_and(|root| tree.root() == root);
                 if !trees(chain.to.records).iter().any(|tree| root_is(tree, &chain.to.root)) {
                     return true;
                 }
@@ -474,20 +491,26 @@ impl Lineage {
             let is = |known: &Stand| (known.records, &known.root) == (stand.records, &stand.root);
             let exact = chain.from.iter().chain(&chain.known).any(is);
             let inside = || {
-                let tree = branch.as_ref().filter(|branch| point.records > branch.shared)?.at(point.records)?;
+                let tree =
+                    branch.as_ref().filter(|branch| point.records > branch.shared)?.at(point.records)?;
                 (tree.root() == point.root).then_some(())
             };
             if (exact || inside().is_some())
                 && let Some(trusted) = self.trusted.get(at)
             {
                 let mut note = trusted.note(&chain);
-                note.explains.push_str(&format!("; the checkpoint of {} was taken before it", plural(point.records, "record")));
+                note.explains.push_str(&format!(
+                    "; the checkpoint of {} was taken before it",
+                    plural(point.records, "record")
+                ));
                 return Ok(note);
             }
         }
         Err(match (self.refused.first(), self.trusted.is_empty()) {
             (Some(why), _) => format!("; a restore is on record, but {why}"),
-            (None, false) => "; a restore is on record, but the checkpoint is of no history that it ended".into(),
+            (None, false) => {
+                "; a restore is on record, but the checkpoint is of no history that it ended".into()
+            }
             (None, true) => String::new(),
         })
     }
@@ -495,14 +518,19 @@ impl Lineage {
     /// Notes the restores of the chains, besides those that are `told` already.
     pub(crate) fn notes(&self, told: &[Note], walk: &Walk) -> Vec<Note> {
         let ids: Vec<&String> = {
-            let mut ids: Vec<_> = self.trusted.iter().flat_map(|trusted| trusted.facts.chains.iter().map(|chain| &chain.id)).collect();
+            let mut ids: Vec<_> = self
+                .trusted
+                .iter()
+                .flat_map(|trusted| trusted.facts.chains.iter().map(|chain| &chain.id))
+                .collect();
             ids.sort();
             ids.dedup();
             ids
         };
         let all = ids.into_iter().flat_map(|id| self.branches(id, walk)).filter_map(|(at, chain, _)| {
             let note = self.trusted.get(at)?.note(&chain);
-            let known = told.iter().any(|told| told.chain == note.chain && told.explains.starts_with(&note.explains));
+            let known =
+                told.iter().any(|told| told.chain == note.chain && told.explains.starts_with(&note.explains));
             (!known).then_some(note)
         });
         all.collect()
@@ -517,7 +545,8 @@ impl Trusted {
             Some(from) => format!("from {} ", plural(from.records, "record")),
             None => String::new(),
         };
-        let lost = if chain.from.is_some() { chain.lost().to_string() } else { "an unknown number".to_owned() };
+        let lost =
+            if chain.from.is_some() { chain.lost().to_string() } else { "an unknown number".to_owned() };
         let row = self.row.as_ref().filter(|(id, _)| *id == chain.id);
         Note {
             kind: NoteKind::SanctionedRestore,

@@ -23,6 +23,18 @@ pub enum Verdict {
     CannotVerify,
 }
 
+impl Verdict {
+    /// Returns the verdict's name as it stands in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intact => "intact",
+            Self::Findings => "findings",
+            Self::CannotVerify => "cannot-verify",
+        }
+    }
+}
+
 /// The kinds of findings (INTERFACE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -104,6 +104,7 @@ pub fn verify(
     if let Some(tails) = options.tails {
         *tails.lock().unwrap_or_else(PoisonError::into_inner) = lineage::tails(&mut walk);
     }
+    walk.join_bare();
     Ok(report(format, walk))
 }
 
@@ -263,9 +264,8 @@ fn compare(
     for point in &checkpoint.chains {
         if let Some(chain) = walk.by_id(&point.id).filter(|chain| chain.excuse.is_none()) {
             let mut differs = compare_chain(point, &chain.standing());
-            let set_back = |finding: &Finding| {
-                matches!(finding.kind, FindingKind::Truncated | FindingKind::Rewritten)
-            };
+            let set_back =
+                |finding: &Finding| matches!(finding.kind, FindingKind::Truncated | FindingKind::Rewritten);
             if differs.iter().any(set_back) {
                 match lineage.excuse(point, walk) {
                     Ok(note) => {

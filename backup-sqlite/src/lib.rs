@@ -31,6 +31,7 @@ mod source;
 mod staging;
 mod swap;
 pub mod table;
+mod together;
 mod watch;
 
 pub use aside::{SetAside, archive_set_aside, remove_set_aside, set_aside};

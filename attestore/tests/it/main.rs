@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod faults;
 mod keygen;
 mod kinds;
 mod list;
+mod profiles;
 mod restore;
 mod signals;
 mod support;

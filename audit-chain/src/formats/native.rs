@@ -132,7 +132,8 @@ fn conclude_erasures(whole: &mut Conclusion<'_>) {
                 record: None,
                 expected: Some("no value".into()),
                 found: Some(format!("a value of record {seq}")),
-                explains: "a value that this record says was erased is there again, or was never erased".into(),
+                explains: "a value that this record says was erased is there again, or was never erased"
+                    .into(),
             });
         }
         if at < MAX_ERASURES {
@@ -180,7 +181,10 @@ impl Rule {
             let listed = erasure.as_ref().map_or(&[][..], |erasure| &erasure.fields);
             unclaimed = erasure::check_erased(listed, row.at(Some(self.own + 1)), faults);
         } else if !commitments(body).is_empty() {
-            remark(NoteKind::NotChecked, "values that they commit to are not in this input, so only the commitments were verified");
+            remark(
+                NoteKind::NotChecked,
+                "values that they commit to are not in this input, so only the commitments were verified",
+            );
         }
         match erasure {
             Some(erasure) => Some(erasure::mark(&erasure, unclaimed)),

@@ -36,7 +36,12 @@ fn grow(rows: &mut Vec<NativeRecord>, count: usize, branch: &str) {
     }
 }
 
-fn check_with(rows: &[NativeRecord], keys: &KeyRing, checkpoint: Option<&ChainCheckpoint>, tails: Option<&Mutex<Vec<Tail>>>) -> ChainReport {
+fn check_with(
+    rows: &[NativeRecord],
+    keys: &KeyRing,
+    checkpoint: Option<&ChainCheckpoint>,
+    tails: Option<&Mutex<Vec<Tail>>>,
+) -> ChainReport {
     let text: String = rows.iter().map(|row| row.line() + "\n").collect();
     let open = || Ok(Some(Box::new(std::io::Cursor::new(text.clone().into_bytes())) as _));
     let source = NdjsonSource::new("rows.ndjson", open).unwrap();
@@ -132,7 +137,10 @@ fn a_record_that_is_forged_or_of_another_key_is_found() {
     let checkpoint = point(&rows);
     let record = restore(&mut rows, 8, 1);
     let wrong_key = check(&rows, &ring(&[2], &[record.clone()]), &checkpoint);
-    assert!(wrong_key.has(FindingKind::Truncated) && wrong_key.has(FindingKind::SignatureInvalid), "{wrong_key:?}");
+    assert!(
+        wrong_key.has(FindingKind::Truncated) && wrong_key.has(FindingKind::SignatureInvalid),
+        "{wrong_key:?}"
+    );
     let no_key = check(&rows, &ring(&[], &[record.clone()]), &checkpoint);
     assert!(no_key.has(FindingKind::Truncated), "{no_key:?}");
     assert!(no_key.findings[0].explains.contains("no public key is at hand"), "{no_key:?}");
@@ -141,14 +149,22 @@ fn a_record_that_is_forged_or_of_another_key_is_found() {
     let report = check(&rows, &ring(&[1], &[altered]), &checkpoint);
     assert!(report.has(FindingKind::Truncated) && report.has(FindingKind::SignatureInvalid), "{report:?}");
     // The leaves are not signed, but must make the root that is.
-    let earlier = { let mut longer = rows.clone(); grow(&mut longer, 5, "first"); point(&longer) };
+    let earlier = {
+        let mut longer = rows.clone();
+        grow(&mut longer, 5, "first");
+        point(&longer)
+    };
     let mut exchanged = record.clone();
     exchanged.lost.get_mut("orders").unwrap().swap(0, 1);
     assert!(check(&rows, &ring(&[1], &[exchanged]), &earlier).has(FindingKind::Truncated));
     assert!(sanctioned(&check(&rows, &ring(&[1], &[record]), &earlier)));
     // A rollback further back than the restore, and a row edited below it.
     rows.truncate(7);
-    let record = { let mut again = Vec::new(); grow(&mut again, 20, "first"); restore(&mut again, 8, 1) };
+    let record = {
+        let mut again = Vec::new();
+        grow(&mut again, 20, "first");
+        restore(&mut again, 8, 1)
+    };
     assert!(check(&rows, &ring(&[1], &[record]), &checkpoint).has(FindingKind::Truncated));
 }
 
@@ -212,7 +228,8 @@ fn a_lineage_file_reads_back_and_names_the_line_that_does_not() {
     let record = restore(&mut rows, 2, 1);
     let text = format!("{}\n\n{}\n", record.line(), record.line());
     assert_eq!(RestoreRecord::parse_file(&text).unwrap(), [record.clone(), record.clone()]);
-    for bad in ["{}", "x", &record.line().replace("attestore.dev/restore/native", "example.com/other/native")] {
+    for bad in ["{}", "x", &record.line().replace("attestore.dev/restore/native", "example.com/other/native")]
+    {
         let error = RestoreRecord::parse_file(&format!("{}\n{bad}\n", record.line())).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
     }

@@ -268,7 +268,9 @@ pub(super) fn allowed(draft: Draft) -> Result<Draft> {
             ErrorKind::InvalidInput,
             format!("a body that commits to values comes without them: the member {MEMBER:?} is reserved"),
         )
-        .with_hint("name the values with `Draft::personal`; what users hand in goes into the body as a string"));
+        .with_hint(
+            "name the values with `Draft::personal`; what users hand in goes into the body as a string",
+        ));
     }
     Ok(draft)
 }

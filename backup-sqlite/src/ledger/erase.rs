@@ -67,7 +67,12 @@ impl Ledger {
     /// # Errors
     /// `InvalidInput` outside a transaction, without `by` or `reason`, or when nothing is named; `NotFound` when a value is
     /// not there or was erased before. After an error the transaction must be rolled back.
-    pub fn erase(&self, connection: &Connection, fields: &[ErasedField], options: &EraseOptions) -> Result<Erased> {
+    pub fn erase(
+        &self,
+        connection: &Connection,
+        fields: &[ErasedField],
+        options: &EraseOptions,
+    ) -> Result<Erased> {
         require_transaction(connection)?;
         let wrong = |what: &str| Err(Error::new(ErrorKind::InvalidInput, format!("cannot erase: {what}")));
         if options.by.trim().is_empty() || options.reason.trim().is_empty() {
@@ -80,7 +85,8 @@ impl Ledger {
             return wrong("no value is named");
         }
         let failed = |error| fault("erase values of the chain in", connection, error);
-        let before: i64 = connection.query_row("PRAGMA secure_delete", [], |row| row.get(0)).map_err(failed)?;
+        let before: i64 =
+            connection.query_row("PRAGMA secure_delete", [], |row| row.get(0)).map_err(failed)?;
         let set = |mode: i64| {
             let on = ["OFF", "ON", "FAST"].get(usize::try_from(mode).unwrap_or(1)).unwrap_or(&"ON");
             connection.query_row(&format!("PRAGMA secure_delete={on}"), [], |_| Ok(())).map_err(failed)
@@ -107,24 +113,35 @@ impl Ledger {
         for part in fields.chunks(FIELDS_PER_RECORD) {
             for field in part {
                 let found: Option<Option<i64>> = connection
-                    .query_row(&find, params![self.chain(), number(field.seq), field.pointer], |row| row.get(0))
+                    .query_row(&find, params![self.chain(), number(field.seq), field.pointer], |row| {
+                        row.get(0)
+                    })
                     .optional()
                     .map_err(failed)?;
                 let missing = |why: String| {
                     let ErasedField { seq, pointer } = field;
-                    Error::new(ErrorKind::NotFound, format!("record {seq} of chain {:?} has no value at {pointer:?}{why}", self.chain()))
+                    Error::new(
+                        ErrorKind::NotFound,
+                        format!("record {seq} of chain {:?} has no value at {pointer:?}{why}", self.chain()),
+                    )
                 };
                 match found {
                     Some(None) => {}
                     Some(Some(by)) => return Err(missing(format!(": record {by} erased it"))),
-                    None => return Err(missing(String::new()).with_hint("only values that a record commits to can be erased from it")),
+                    None => {
+                        return Err(missing(String::new())
+                            .with_hint("only values that a record commits to can be erased from it"));
+                    }
                 }
             }
             let body = Erasure::new(options.by.trim(), options.reason.trim(), part.to_vec()).body();
             let receipt = self.append_any(connection, Draft::new(body))?;
             for field in part {
                 connection
-                    .execute(&erase, params![self.chain(), number(field.seq), field.pointer, number(receipt.seq)])
+                    .execute(
+                        &erase,
+                        params![self.chain(), number(field.seq), field.pointer, number(receipt.seq)],
+                    )
                     .map_err(failed)?;
             }
             receipts.push(receipt);
@@ -159,7 +176,9 @@ impl Ledger {
             )
             .map_err(failed)?;
         // Its columns stand from the first bracket on, whatever the name before it is.
-        let Some(columns) = made.strip_prefix("CREATE TABLE ").and_then(|rest| rest.strip_prefix(old.as_str())) else {
+        let Some(columns) =
+            made.strip_prefix("CREATE TABLE ").and_then(|rest| rest.strip_prefix(old.as_str()))
+        else {
             return Ok(());
         };
         connection
@@ -181,10 +200,14 @@ ALTER TABLE {new} RENAME TO {old};
 /// `InvalidInput` inside a transaction; `Locked` while another connection reads an older state or writes.
 pub fn scrub(connection: &Connection) -> Result<()> {
     if !connection.is_autocommit() {
-        return Err(Error::new(ErrorKind::InvalidInput, "a -wal is emptied after the commit, not inside a transaction"));
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a -wal is emptied after the commit, not inside a transaction",
+        ));
     }
     let failed = |error| fault("empty the -wal of", connection, error);
-    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
+    let busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
     if busy != 0 {
         return Err(Error::new(
             ErrorKind::Locked,

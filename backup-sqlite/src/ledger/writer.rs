@@ -156,7 +156,10 @@ impl Writer {
                 TrySendError::Disconnected(_) => stopped(),
                 TrySendError::Full(_) => Error::new(
                     ErrorKind::Locked,
-                    format!("the queue of chain {:?} is full: records come faster than the disk takes them", self.chain),
+                    format!(
+                        "the queue of chain {:?} is full: records come faster than the disk takes them",
+                        self.chain
+                    ),
                 )
                 .with_hint("wait (`submit`), or answer that the service is busy"),
             })?;
@@ -304,7 +307,9 @@ impl Work {
             let open = match item.chain.as_deref().and_then(|chain| others.get_key_value(chain)) {
                 Some((chain, ledger)) => match open.entry(*chain) {
                     std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(place) => place.insert(ledger.open(&self.connection)?),
+                    std::collections::hash_map::Entry::Vacant(place) => {
+                        place.insert(ledger.open(&self.connection)?)
+                    }
                 },
                 None => match &mut own {
                     Some(open) => open,

@@ -33,7 +33,11 @@ fn fill(connection: &mut Connection, ledger: &Ledger, count: usize) {
 }
 
 fn why() -> EraseOptions {
-    EraseOptions { by: "dpo@example.com".into(), reason: "GDPR Art. 17, request 4711".into(), ..Default::default() }
+    EraseOptions {
+        by: "dpo@example.com".into(),
+        reason: "GDPR Art. 17, request 4711".into(),
+        ..Default::default()
+    }
 }
 
 fn field(seq: u64, pointer: &str) -> ErasedField {
@@ -71,7 +75,11 @@ fn an_erasure_is_on_record_and_the_bytes_are_gone_from_the_files() {
         let ledger = Ledger::new("people");
         fill(&mut connection, &ledger, 400);
         let salt: Vec<u8> = connection
-            .query_row("SELECT salt FROM attestore_chain_values WHERE seq = 4 AND pointer = '/user/email'", [], |row| row.get(0))
+            .query_row(
+                "SELECT salt FROM attestore_chain_values WHERE seq = 4 AND pointer = '/user/email'",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         assert!(!holding(&path, PERSON.as_bytes()).is_empty() && !holding(&path, &salt).is_empty());
         let before = verify(&path, &[]);
@@ -90,7 +98,12 @@ fn an_erasure_is_on_record_and_the_bytes_are_gone_from_the_files() {
         let told: Vec<_> = after.notes.iter().filter(|note| note.kind == NoteKind::Erased).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[0].position, Some(4));
-        assert!(told[1].position == Some(401) && told[1].explains.contains("dpo@example.com") && told[1].explains.contains("4711"), "{told:?}");
+        assert!(
+            told[1].position == Some(401)
+                && told[1].explains.contains("dpo@example.com")
+                && told[1].explains.contains("4711"),
+            "{told:?}"
+        );
         assert!(ledger.values_of(&connection, 4).unwrap().is_empty());
         // The guards are back.
         assert!(connection.execute("DELETE FROM attestore_chain_values", []).is_err());
@@ -111,21 +124,37 @@ fn what_was_removed_without_a_record_is_a_finding() {
     let layout = Layout::default();
     let mut judged = |change: &str| {
         let tx = connection.transaction().unwrap();
-        layout.lifted(&tx, || { tx.execute_batch(change).unwrap(); Ok(()) }).unwrap();
+        layout
+            .lifted(&tx, || {
+                tx.execute_batch(change).unwrap();
+                Ok(())
+            })
+            .unwrap();
         tx.commit().unwrap();
         verify(&path, &[])
     };
     // A value and its salt deleted.
     let report = judged("DELETE FROM attestore_chain_values WHERE seq = 5 AND pointer = '/user/name'");
-    assert!(explained(&report, FindingKind::StateMismatch, "the value at /user/name was removed"), "{report:?}");
+    assert!(
+        explained(&report, FindingKind::StateMismatch, "the value at /user/name was removed"),
+        "{report:?}"
+    );
     assert_eq!((report.findings.len(), report.findings[0].position), (1, Some(5)));
     // Said to be erased by a record that is not there, by one that is none, by one that lists another.
-    let report = judged("UPDATE attestore_chain_values SET salt = NULL, value = NULL, erased_by = 99 WHERE seq = 6 AND pointer = '/user/name'");
+    let report = judged(
+        "UPDATE attestore_chain_values SET salt = NULL, value = NULL, erased_by = 99 WHERE seq = 6 AND pointer = '/user/name'",
+    );
     assert!(explained(&report, FindingKind::StateMismatch, "no erasure is on record"), "{report:?}");
-    let report = judged("UPDATE attestore_chain_values SET erased_by = 7 WHERE seq = 6 AND pointer = '/user/name'");
+    let report =
+        judged("UPDATE attestore_chain_values SET erased_by = 7 WHERE seq = 6 AND pointer = '/user/name'");
     assert!(explained(&report, FindingKind::StateMismatch, "which does not say so"), "{report:?}");
-    let report = judged(&format!("UPDATE attestore_chain_values SET erased_by = {erasure} WHERE seq = 6 AND pointer = '/user/name'"));
-    assert!(explained(&report, FindingKind::StateMismatch, "/user/name of record 6 is said to be erased"), "{report:?}");
+    let report = judged(&format!(
+        "UPDATE attestore_chain_values SET erased_by = {erasure} WHERE seq = 6 AND pointer = '/user/name'"
+    ));
+    assert!(
+        explained(&report, FindingKind::StateMismatch, "/user/name of record 6 is said to be erased"),
+        "{report:?}"
+    );
     // The whole table.
     // Its triggers go with it.
     connection.execute_batch("DROP TABLE attestore_chain_values").unwrap();
@@ -140,7 +169,11 @@ fn a_value_that_was_changed_or_put_back_is_named() {
     let ledger = Ledger::new("people");
     fill(&mut connection, &ledger, 10);
     let kept: (Vec<u8>, String) = connection
-        .query_row("SELECT salt, value FROM attestore_chain_values WHERE seq = 2 AND pointer = '/user/email'", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(
+            "SELECT salt, value FROM attestore_chain_values WHERE seq = 2 AND pointer = '/user/email'",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .unwrap();
     let erasure = erase(&mut connection, &ledger, &[field(2, "/user/email")]);
     let layout = Layout::default();
@@ -155,8 +188,13 @@ fn a_value_that_was_changed_or_put_back_is_named() {
         .unwrap();
     tx.commit().unwrap();
     let report = verify(&path, &[]);
-    let kinds: Vec<_> = report.findings.iter().map(|finding| (finding.kind, finding.position.unwrap())).collect();
-    assert_eq!(kinds, [(FindingKind::Edited, 5), (FindingKind::StateMismatch, 8), (FindingKind::StateMismatch, erasure)], "{report:?}");
+    let kinds: Vec<_> =
+        report.findings.iter().map(|finding| (finding.kind, finding.position.unwrap())).collect();
+    assert_eq!(
+        kinds,
+        [(FindingKind::Edited, 5), (FindingKind::StateMismatch, 8), (FindingKind::StateMismatch, erasure)],
+        "{report:?}"
+    );
     assert!(explained(&report, FindingKind::Edited, "/user/email"));
     assert!(explained(&report, FindingKind::StateMismatch, "is there again"));
     assert!(!format!("{report:?}").contains("mallory"), "no value in a report");
@@ -174,7 +212,11 @@ fn an_erasure_that_cannot_be_is_refused_and_nothing_is_erased() {
     for (fields, options, kind) in [
         (vec![], why(), ErrorKind::InvalidInput),
         (vec![field(2, "/user/email")], EraseOptions { by: " ".into(), ..why() }, ErrorKind::InvalidInput),
-        (vec![field(2, "/user/email")], EraseOptions { reason: String::new(), ..why() }, ErrorKind::InvalidInput),
+        (
+            vec![field(2, "/user/email")],
+            EraseOptions { reason: String::new(), ..why() },
+            ErrorKind::InvalidInput,
+        ),
         (vec![field(2, "/user/email"), field(2, "/event")], why(), ErrorKind::NotFound),
         (vec![field(2, "/user/email"), field(99, "/user/email")], why(), ErrorKind::NotFound),
         (vec![field(2, "/user/email"), field(1, "/user/email")], why(), ErrorKind::NotFound),

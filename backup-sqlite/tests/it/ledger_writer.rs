@@ -40,14 +40,19 @@ fn many_threads_get_true_receipts_and_few_transactions_carry_them() {
             scope.spawn(move || {
                 for number in 0..100 {
                     let receipt = writer.append(Draft::new(format!("{thread} {number}"))).unwrap();
-                    assert!(seen.lock().unwrap().insert((receipt.seq, receipt.hash, format!("{thread} {number}"))));
+                    assert!(seen.lock().unwrap().insert((
+                        receipt.seq,
+                        receipt.hash,
+                        format!("{thread} {number}")
+                    )));
                 }
             });
         }
     });
     writer.close().unwrap();
     let connection = Connection::open(&path).unwrap();
-    let mut statement = connection.prepare("SELECT seq, hash, body FROM attestore_chain ORDER BY seq").unwrap();
+    let mut statement =
+        connection.prepare("SELECT seq, hash, body FROM attestore_chain ORDER BY seq").unwrap();
     let stored: BTreeSet<_> = statement
         .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, row.get(2)?)))
         .unwrap()
@@ -66,7 +71,8 @@ fn a_record_that_cannot_be_stored_is_its_own_callers_error() {
     let sql = "CREATE TRIGGER no_bad BEFORE INSERT ON attestore_chain WHEN NEW.body = 'bad' BEGIN SELECT RAISE(ABORT, 'bad'); END";
     Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     let writer = Writer::open(&path, Ledger::new("orders"), &WriterOptions::default()).unwrap();
-    let bodies: Vec<String> = (0..200).map(|number| if number % 50 == 7 { "bad".into() } else { number.to_string() }).collect();
+    let bodies: Vec<String> =
+        (0..200).map(|number| if number % 50 == 7 { "bad".into() } else { number.to_string() }).collect();
     let pending: Vec<_> = bodies.iter().map(|body| writer.submit(Draft::new(body)).unwrap()).collect();
     for (body, pending) in bodies.iter().zip(pending) {
         match pending.wait() {
@@ -136,11 +142,16 @@ fn one_writer_serves_many_chains_of_a_table() {
     let path = database(folder.path());
     let writer = Arc::new(Writer::open(&path, Ledger::new("own"), &WriterOptions::default()).unwrap());
     let pending: Vec<_> = (0..60)
-        .map(|number| writer.submit_to(["own", "a", "b"][number % 3], Draft::new(number.to_string())).unwrap())
+        .map(|number| {
+            writer.submit_to(["own", "a", "b"][number % 3], Draft::new(number.to_string())).unwrap()
+        })
         .collect();
     for (number, one) in pending.into_iter().enumerate() {
         let receipt = one.wait().unwrap();
-        assert_eq!((receipt.chain.as_str(), receipt.seq), (["own", "a", "b"][number % 3], number as u64 / 3 + 1));
+        assert_eq!(
+            (receipt.chain.as_str(), receipt.seq),
+            (["own", "a", "b"][number % 3], number as u64 / 3 + 1)
+        );
     }
     let report = verify(&path, &[]);
     assert!(report.ok && report.chains.len() == 3, "{report:?}");

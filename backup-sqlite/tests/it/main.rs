@@ -11,6 +11,7 @@ mod into;
 mod ledger;
 mod ledger_erase;
 mod ledger_writer;
+mod live;
 mod receipts;
 mod restore;
 mod rows;
@@ -23,6 +24,7 @@ fn roles(role: &str) {
         "into" => into::role(),
         "into-once" => into::role_once(),
         "ledger" => ledger_writer::role(),
+        "rewrite" => live::role(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
         "snapshot-told" => snapshot::role(),

@@ -25,7 +25,7 @@ mod fields;
 mod forms;
 mod keys;
 mod last;
-mod metadata;
+pub(crate) mod metadata;
 mod row;
 mod state;
 mod values;
