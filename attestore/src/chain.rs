@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
@@ -42,6 +42,8 @@ pub struct ChainOptions {
     pub keys: KeyRing,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<ChainCheckpoint>,
+    /// Files of the oldest rows, from before they were pruned; verified with the input as one chain.
+    pub archives: Vec<PathBuf>,
     /// How many threads read and hash; 0 means one per core.
     pub threads: usize,
 }
@@ -108,6 +110,10 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         report.add_findings(source.findings.clone());
         Ok(report)
     };
+    if !options.archives.is_empty() {
+        let source = chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?;
+        return run(&chain_input::behind_archives(source, &options.archives, format.as_ref())?);
+    }
     match input {
         Input::Stdin => {
             let report = chain_input::open(input, format.as_ref(), None, ctx).and_then(|source| run(&source));

@@ -183,7 +183,7 @@ fn filter(options: &ExportOptions) -> Result<SliceFilter> {
     })
 }
 
-fn exists(out: &Path) -> Error {
+pub(crate) fn exists(out: &Path) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{} exists", out.display()))
         .with_hint("an export never overwrites: choose another name, or move it away")
 }
@@ -200,7 +200,7 @@ fn free_sidecar(beside: &Path) -> Result<bool> {
     }
 }
 
-fn shape_of(out: &Path) -> RowShape {
+pub(crate) fn shape_of(out: &Path) -> RowShape {
     let csv = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
     if csv { RowShape::Csv } else { RowShape::Ndjson }
 }
@@ -218,7 +218,7 @@ fn companions_read(format: &dyn ChainFormat, companions: &Companions) -> Compani
     companions.iter().map(kept).collect()
 }
 
-fn chain_error(error: audit_chain::error::Error) -> Error {
+pub(crate) fn chain_error(error: audit_chain::error::Error) -> Error {
     match error {
         audit_chain::error::Error::Cancelled => Error::Cancelled,
         other => Error::Chain(other),
@@ -226,7 +226,7 @@ fn chain_error(error: audit_chain::error::Error) -> Error {
 }
 
 /// Verifies what was written, from the file.
-fn read_back(
+pub(crate) fn read_back(
     path: &Path,
     sidecar: &Sidecar,
     starts: &Starts,
@@ -268,7 +268,7 @@ fn read_back(
     Ok(report)
 }
 
-fn write_sidecar(durable: &Durable, path: &Path, sidecar: &Sidecar) -> Result<()> {
+pub(crate) fn write_sidecar(durable: &Durable, path: &Path, sidecar: &Sidecar) -> Result<()> {
     durable.replace(path, &json(sidecar)?, PRIVATE_FILE)
 }
 
@@ -301,7 +301,7 @@ fn outcome(path: &Path, sidecar: Sidecar, report: &ChainReport) -> ExportOutcome
 }
 
 /// Writes rows into a file that has no name yet.
-struct Writer {
+pub(crate) struct Writer {
     text: RowText,
     shape: RowShape,
     file: BufWriter<DurableFile>,
@@ -312,7 +312,12 @@ struct Writer {
 
 impl Writer {
     /// Creates the file beside `out`; `held` is what columns of CSV are known to hold (literals, texts).
-    fn new(out: &Path, shape: RowShape, source: &ChainRows, held: (&[String], &[String])) -> Result<Self> {
+    pub(crate) fn new(
+        out: &Path,
+        shape: RowShape,
+        source: &ChainRows,
+        held: (&[String], &[String]),
+    ) -> Result<Self> {
         let path = staging_name(out, PART)?;
         let file = Durable::new().create_new(&path, PRIVATE_FILE)?;
         let mut text = RowText::new(shape, source.rows.name(), source.rows.columns());
@@ -331,7 +336,11 @@ impl Writer {
         Ok(())
     }
 
-    fn row(&mut self, row: &audit_chain::value::Row<'_>, ctx: &Context) -> audit_chain::error::Result<()> {
+    pub(crate) fn row(
+        &mut self,
+        row: &audit_chain::value::Row<'_>,
+        ctx: &Context,
+    ) -> audit_chain::error::Result<()> {
         let line = self.text.row(row)?;
         self.file.write_all(line).map_err(|source| write_error(&self.path, source))?;
         self.digest.update(line);
@@ -350,7 +359,7 @@ impl Writer {
     }
 
     /// Syncs the file and says what is in it; the file has its last name only when the caller renames it.
-    fn finish(self, out: &Path, format: &str) -> Result<(DurableFile, Sidecar)> {
+    pub(crate) fn finish(self, out: &Path, format: &str) -> Result<(DurableFile, Sidecar)> {
         let file =
             self.file.into_inner().map_err(|error| Error::io("write", &self.path, error.into_error()))?;
         file.sync()?;
@@ -367,6 +376,7 @@ impl Writer {
             texts: self.text.texts(),
             filter: None,
             segment: None,
+            pruned: false,
             chains: Vec::new(),
             verdict: Verdict::CannotVerify,
             companions: Companions::new(),

@@ -127,6 +127,39 @@ pub(crate) fn open_rows(
     Ok(Box::new(CsvSource::open(path, options)?))
 }
 
+/// Puts rows behind files of older ones, as one source.
+///
+/// # Errors
+/// When a file cannot be read, or is neither NDJSON nor CSV.
+pub fn behind_archives(
+    source: ChainRows,
+    archives: &[PathBuf],
+    format: &dyn ChainFormat,
+) -> Result<ChainRows> {
+    let name = source.rows.name();
+    let mut parts: Vec<Box<dyn RowSource>> = Vec::with_capacity(archives.len() + 1);
+    let mut starts = Starts::new();
+    for path in archives {
+        let input = Input::parse(&path.display().to_string())?;
+        let shape = match &input {
+            Input::Ndjson(_) => RowShape::Ndjson,
+            Input::Csv(_) => RowShape::Csv,
+            _ => {
+                let message = format!("{}: an archive is a .ndjson or .csv file", path.display());
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+        };
+        let archive = open_export(path, shape, format)?;
+        for (chain, begun) in archive.starts {
+            // Only what comes first begins the whole.
+            starts.entry(chain).or_insert(begun);
+        }
+        parts.push(archive.rows);
+    }
+    parts.push(source.rows);
+    Ok(ChainRows { starts, findings: source.findings, ..ChainRows::of(Joined::new(name, parts)) })
+}
+
 /// Returns the path of the document beside an export.
 #[must_use]
 pub fn sidecar_path(path: &Path) -> PathBuf {

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod chain_export;
 pub mod chain_input;
 mod chain_pages;
+pub mod chain_prune;
 pub mod contents;
 pub mod doctor;
 pub mod drill;

@@ -10,6 +10,9 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
     let noted = |kind| report.notes.iter().any(|note| note.kind == kind);
     match report.verdict {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),
+        Verdict::Intact if noted(NoteKind::SanctionedRestore) => {
+            return format!("intact, after a sanctioned restore: {records} in {chains}");
+        }
         Verdict::Intact if noted(NoteKind::RetentionGap) => {
             return format!("intact: {records} in {chains}; retention removed older ones");
         }

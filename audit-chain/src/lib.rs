@@ -5,7 +5,9 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod commitment;
 pub mod csv_rows;
+pub mod erasure;
 pub mod error;
 pub mod export;
 pub mod format;
@@ -14,11 +16,13 @@ pub mod iter_rows;
 pub mod joined;
 pub mod json_rows;
 pub mod keys;
+pub mod lineage;
 pub mod merkle;
 pub mod native;
 pub mod note;
 pub mod profile;
 pub mod proof;
+pub mod pruned;
 pub mod report;
 pub mod retention;
 pub mod signature;

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::export::slice::{SliceStart, Starts};
 use crate::format::{ChainFormat, Companions, Link, Setup, Start, Tables};
 use crate::keys::KeyRing;
+use crate::lineage::{self, Lineage, Tail};
 use crate::order::{Sorted, Sorter};
 use crate::pipeline::{self, Batch};
+use crate::pruned;
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Note, NoteKind, Verdict};
 use crate::resolve::{self, Search};
 use crate::retention::{self, Parts};
@@ -45,6 +48,8 @@ pub struct VerifyOptions<'a> {
     pub checkpoint: Option<&'a ChainCheckpoint>,
     /// Where runs of rows begin that follow others which the input does not hold, because it is a part of a chain on purpose.
     pub starts: Option<&'a Starts>,
+    /// Where to put what the chains have after the checkpoint, for the record of a restore ([`crate::lineage`]).
+    pub tails: Option<&'a Mutex<Vec<Tail>>>,
     /// A flag that stops the work.
     pub cancel: Option<&'a AtomicBool>,
     /// Called now and then with the records done.
@@ -96,10 +101,15 @@ pub fn verify(
     walk.close(format.seals());
     let fits = options.checkpoint.is_some_and(|checkpoint| checkpoint.format == format.name());
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
+    pruned::excuse(&mut walk);
     work.explain_breaks(sorted, &mut walk)?;
     note_starts(options.starts, &mut walk);
-    compare(options.checkpoint, format, &taken_whole, &mut walk);
+    let lineage = Lineage::judge(format, keys, &mut walk);
+    compare(options.checkpoint, format, &taken_whole, &lineage, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    if let Some(tails) = options.tails {
+        *tails.lock().unwrap_or_else(PoisonError::into_inner) = lineage::tails(&mut walk);
+    }
     walk.join_bare();
     Ok(report(format, walk))
 }
@@ -157,7 +167,7 @@ impl Work<'_> {
     fn walk(&self, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
         let ordered = !self.format.order().is_empty();
         if !ordered || self.source.rewind()? {
-            let mut walk = Walk::new(self.format, points.clone());
+            let mut walk = self.fresh(points.clone());
             let mut told = 0;
             match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
                 Err(_) if walk.disordered && self.source.rewind()? => {}
@@ -167,7 +177,7 @@ impl Work<'_> {
         let mut sorter = Sorter::new(self.options.scratch);
         self.read(&mut |batch| sorter.push(&batch))?;
         let mut sorted = sorter.finish()?;
-        let mut walk = Walk::new(self.format, points);
+        let mut walk = self.fresh(points);
         let mut told = 0;
         sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
         Ok((walk, Some(sorted)))
@@ -182,6 +192,12 @@ impl Work<'_> {
             }
             None => start,
         }
+    }
+
+    /// Starts a walk.
+    fn fresh(&self, points: Vec<ChainPoint>) -> Walk {
+        let wanted = lineage::wanted(self.format, self.setup.keys);
+        Walk::new(self.format, points).keeping(wanted, self.options.tails.is_some())
     }
 
     /// Takes one batch into the walk.
@@ -263,9 +279,14 @@ fn compare(
     checkpoint: Option<&ChainCheckpoint>,
     format: &dyn ChainFormat,
     taken_whole: &[String],
+    lineage: &Lineage,
     walk: &mut Walk,
 ) {
-    let Some(checkpoint) = checkpoint else { return };
+    let mut sanctioned = Vec::new();
+    let Some(checkpoint) = checkpoint else {
+        walk.notes.extend(lineage.notes(&sanctioned, walk));
+        return;
+    };
     if checkpoint.format != format.name() {
         walk.report(Finding {
             kind: FindingKind::CheckpointMismatch,
@@ -282,14 +303,34 @@ fn compare(
     let mut found = Vec::new();
     for point in walk.unmet_points() {
         if point.records > 0 && !taken_whole.contains(&point.id) {
-            found.push(missing_chain(&point, walk));
+            match lineage.excuse(&point, walk) {
+                Ok(note) => sanctioned.push(note),
+                Err(_) => found.push(missing_chain(&point, walk)),
+            }
         }
     }
     for point in &checkpoint.chains {
         if let Some(chain) = walk.by_id(&point.id).filter(|chain| chain.excuse.is_none()) {
-            found.extend(compare_chain(point, &chain.standing()));
+            let mut differs = compare_chain(point, &chain.standing());
+            let set_back =
+                |finding: &Finding| matches!(finding.kind, FindingKind::Truncated | FindingKind::Rewritten);
+            if differs.iter().any(set_back) {
+                match lineage.excuse(point, walk) {
+                    Ok(note) => {
+                        sanctioned.push(note);
+                        differs.clear();
+                    }
+                    Err(why) => differs
+                        .iter_mut()
+                        .filter(|finding| set_back(finding))
+                        .for_each(|finding| finding.explains.push_str(&why)),
+                }
+            }
+            found.extend(differs);
         }
     }
+    walk.notes.extend(lineage.notes(&sanctioned, walk));
+    walk.notes.extend(sanctioned);
     for finding in found {
         walk.report(finding);
     }

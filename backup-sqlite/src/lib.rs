@@ -24,6 +24,7 @@ mod open;
 mod ordered;
 mod preflight;
 mod prove;
+pub mod prune;
 mod ranges;
 mod restore;
 mod schema;

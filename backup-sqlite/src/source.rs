@@ -263,7 +263,10 @@ impl SqliteSource {
             if chain.copy && stored.insert(table.table().to_owned()) {
                 let folder =
                     if self.options.chains_by_name { format!("{}/", self.name()) } else { String::new() };
-                store_rows(&table, &folder, sinks, ctx)?;
+                // What records commit to is not of the chain.
+                let options = TableOptions { values: None, ..options };
+                let rows = ChainTable::open_copy(copy, table_of(chain), &options, ctx)?;
+                store_rows(&rows, &folder, sinks, ctx)?;
             }
         }
         Ok(reports)
@@ -340,6 +343,7 @@ fn table_options(chain: &ChainRequest) -> TableOptions {
         order: owned(chain.format.order()),
         wanted: owned(chain.format.columns()),
         companions: owned(chain.format.companions()),
+        values: chain.format.values_table(table_of(chain)),
         ..TableOptions::default()
     }
 }

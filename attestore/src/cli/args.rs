@@ -116,6 +116,11 @@ pub(crate) enum Chain {
         after_help = "--from and --to are half-open: from T on, before T. A row's own time counts. A filtered export still verifies: FILE.json says where it begins.\n\nExamples:\n  attestore chain export app.db --format aegisagent --out receipts.ndjson\n  attestore chain export z4j.db --format z4j --as csv --from 2026-11-01 --to 2026-12-01 --out november.csv\n  attestore chain export app.db --format caracal --out /mnt/archive --watermark /var/lib/caracal.watermark"
     )]
     Export(super::chain_export::ChainExport),
+    /// Move the oldest records of a native chain into an archive, on record; a plan unless --apply
+    #[command(
+        after_help = "The archive is written, synced and verified by reading it back; then the rows are deleted in one transaction together with the record of it.\n`chain verify SOURCE --archive FILE` verifies both as one chain. Of other systems the chain is not pruned: the refusal says what to do instead.\n\nExample:\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY --apply"
+    )]
+    Prune(super::chain_prune::ChainPrune),
 }
 
 /// Arguments of `keygen`.
@@ -453,6 +458,9 @@ pub(crate) struct ChainInput {
 pub(crate) struct ChainVerify {
     #[command(flatten)]
     pub(crate) input: ChainInput,
+    /// A file of the oldest rows, from before they were pruned: verified with INPUT as one chain (repeat it, the oldest first)
+    #[arg(long = "archive", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) archives: Vec<PathBuf>,
     /// An earlier checkpoint that the chains must extend
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) checkpoint: Option<PathBuf>,

@@ -8,6 +8,7 @@ use clap::error::ErrorKind as Usage;
 
 mod args;
 mod chain_export;
+mod chain_prune;
 mod guard;
 mod output;
 mod progress;

@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
 use super::output::{self, Output};
-use super::{Outcome, chain_export, progress, text};
+use super::{Outcome, chain_export, chain_prune, progress, text};
 
 /// Runs one verb.
 ///
@@ -46,6 +46,9 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Chain(args::Chain::Export(arguments)) => {
             chain_export::run(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Prune(arguments)) => {
+            chain_prune::run(arguments, out, &progress::context(quiet)?)
         }
         Verb::Keygen(arguments) => {
             out.show(&repository::keygen(&arguments.out)?, text::keygen)?;
@@ -230,6 +233,7 @@ fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), 
         keys: keys::key_ring(&arguments.secrets, &arguments.public_keys, &arguments.trust_anchors)?,
         checkpoint: None,
         threads: arguments.jobs.map_or(0, |jobs| jobs as usize),
+        ..ChainOptions::default()
     };
     // An unknown format is said before the input is looked at.
     chain::format(&options.format)?;
@@ -239,6 +243,7 @@ fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), 
 fn chain_verify(arguments: &args::ChainVerify, out: Output, ctx: &Context) -> Result<Outcome, Error> {
     let (input, mut options) = chain_options(&arguments.input)?;
     let trusted = keys::public_keys(&arguments.checkpoint_key)?;
+    options.archives.clone_from(&arguments.archives);
     options.checkpoint =
         arguments.checkpoint.as_deref().map(|path| chain::read_checkpoint(path, &trusted)).transpose()?;
     let report = chain::verify_chain(&input, &options, ctx)?;

@@ -52,6 +52,9 @@ pub struct Sidecar {
     /// Which part of an incremental export it is; absent for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment: Option<SegmentPlace>,
+    /// Whether it is the archive of a prune.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pruned: bool,
     /// The chains, sorted by id.
     pub chains: Vec<SidecarChain>,
     /// What a verification of the file said when it was written.

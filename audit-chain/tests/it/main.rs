@@ -8,6 +8,7 @@ mod agledger;
 mod caracal;
 mod documents;
 mod iter_rows;
+mod lineage;
 mod merkle;
 mod native;
 mod note;

@@ -115,6 +115,7 @@ impl AgledgerDump {
             scratch: options.scratch,
             checkpoint: options.checkpoint,
             starts: options.starts,
+            tails: options.tails,
             cancel: options.cancel,
             progress: options.progress,
         };
