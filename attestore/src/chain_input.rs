@@ -3,6 +3,7 @@
 //! Called by [`crate::chain`] (verify), [`crate::chain_export`] and [`crate::chain_prune`]. A backend's table goes in here as
 //! one more [`RowSource`] with the small tables of the same instant.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -139,6 +140,7 @@ pub fn behind_archives(
     let name = source.rows.name();
     let mut parts: Vec<Box<dyn RowSource>> = Vec::with_capacity(archives.len() + 1);
     let mut starts = Starts::new();
+    let (mut seen, mut told) = (BTreeSet::new(), true);
     for path in archives {
         let input = Input::parse(&path.display().to_string())?;
         let shape = match &input {
@@ -150,10 +152,14 @@ pub fn behind_archives(
             }
         };
         let archive = open_export(path, shape, format)?;
-        for (chain, begun) in archive.starts {
-            // Only what comes first begins the whole.
-            starts.entry(chain).or_insert(begun);
+        // Only what comes first begins the whole; what a file holds, only the document beside it says.
+        let held = archive.sidecar.as_ref().map(|(_, sidecar)| &sidecar.chains);
+        for chain in held.into_iter().flatten().filter(|_| told) {
+            if seen.insert(chain.id.clone()) && !chain.starts.is_empty() {
+                starts.insert(chain.id.clone(), chain.starts.clone());
+            }
         }
+        told &= held.is_some();
         parts.push(archive.rows);
     }
     parts.push(source.rows);

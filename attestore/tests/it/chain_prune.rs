@@ -179,7 +179,7 @@ fn with_archive_and_checkpoint_a_retained_row_that_was_rewritten_is_found() {
         connection
             .execute(
                 "INSERT INTO attestore_chain(chain, seq, at, body, v, key_id, prev, hash) VALUES(?1, ?2, ?3, ?4, 1, NULL, ?5, ?6)",
-                rusqlite::params![record.chain, seq, record.at, record.body, record.prev, record.hash],
+                rusqlite::params![record.chain, seq as i64, record.at, record.body, record.prev, record.hash],
             )
             .unwrap();
         last = record.hash;
