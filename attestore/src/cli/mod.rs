@@ -8,6 +8,7 @@ use clap::error::ErrorKind as Usage;
 
 mod args;
 mod guard;
+mod ledger;
 mod output;
 mod progress;
 mod run;

@@ -7,6 +7,7 @@ mod backup;
 mod faults;
 mod keygen;
 mod kinds;
+mod ledger;
 mod list;
 mod profiles;
 mod restore;
