@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::input::{self, Source};
-use crate::{chain, keys};
+use crate::{chain, keys, lineage};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
@@ -181,7 +181,12 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
             ..SourceOptions::default()
         };
         let source = SqliteSource::with_options(path, source_options);
-        let held = if alone { chains.clone() } else { chains_in(&source, &chains, ctx)? };
+        let mut held = if alone { chains.clone() } else { chains_in(&source, &chains, ctx)? };
+        for chain in &mut held {
+            // A chain that a restore on record set back continues the backup before (B3, B11).
+            lineage::add_beside(&mut chain.keys, &source.path)?;
+            key.iter().for_each(|key| chain.keys.add_restore_key(*key.public_key().verifying_key()));
+        }
         snapshots.push((Box::new(source), held));
     }
     if let Some(lost) = chains.iter().find(|chain| !snapshots.iter().any(|(_, held)| holds(held, chain))) {

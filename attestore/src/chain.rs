@@ -137,6 +137,11 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
     }
 }
 
+/// Returns standard input, which stops when the work is cancelled.
+pub(crate) fn stdin(ctx: &Context) -> impl Read {
+    Stdin { ctx: ctx.clone() }
+}
+
 /// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
 pub(crate) struct Stdin {
     pub(crate) ctx: Context,

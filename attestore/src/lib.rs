@@ -15,6 +15,8 @@ pub mod doctor;
 pub mod drill;
 pub mod input;
 pub mod keys;
+pub mod ledger;
+pub mod lineage;
 pub mod repository;
 pub mod restore;
 pub mod verify;

@@ -323,6 +323,8 @@ impl Lineage {
     /// Looks at every restore on record: those at hand and those in the rows. Forged ones become findings.
     pub(crate) fn judge(format: &dyn ChainFormat, keys: &KeyRing, walk: &mut Walk) -> Self {
         let trusted: Vec<TrustedKey> = keys.restore_keys().map(|key| TrustedKey::Bare(*key)).collect();
+        // Who names the keys that may sign wants to know of others.
+        let trusted = (trusted.as_slice(), !keys.public_keys().is_empty());
         let mut lineage = Self { trusted: Vec::new(), refused: Vec::new() };
         let marks: Vec<(Mark, RestoreBody)> = walk
             .marks
@@ -331,14 +333,14 @@ impl Lineage {
             .collect();
         for record in keys.restores().iter().take(MAX_RESTORES) {
             if record.facts().is_ok_and(|facts| facts.format == format.name()) {
-                lineage.take(record, None, &trusted, walk);
+                lineage.take(record, None, trusted, walk);
             }
         }
         for (mark, body) in &marks {
             let own = body.records.len().saturating_sub(1);
             for (at, record) in body.records.iter().enumerate().take(MAX_RESTORES) {
                 let row = (at == own).then(|| (mark.chain.clone(), mark.number));
-                lineage.take(record, row, &trusted, walk);
+                lineage.take(record, row, trusted, walk);
             }
             lineage.check_row(mark, body, walk);
         }
@@ -350,55 +352,62 @@ impl Lineage {
         &mut self,
         record: &RestoreRecord,
         row: Option<(String, u64)>,
-        trusted: &[TrustedKey],
+        (trusted, strict): (&[TrustedKey], bool),
         walk: &mut Walk,
     ) {
         if let Some(known) = self.trusted.iter_mut().find(|known| known.record.note == record.note) {
             known.row = known.row.take().or(row);
             // The copy with more evidence counts.
-            if known.record.lost.len() < record.lost.len() {
-                known.record.lost.clone_from(&record.lost);
+            for (chain, leaves) in &record.lost {
+                let kept = known.record.lost.entry(chain.clone()).or_default();
+                if kept.len() < leaves.len() {
+                    kept.clone_from(leaves);
+                }
             }
             return;
         }
         if self.trusted.len() >= MAX_RESTORES {
             return;
         }
-        let (chain, number) =
-            row.clone().map_or((String::new(), None), |(chain, number)| (chain, Some(number)));
-        if trusted.is_empty() {
-            self.refused.push("who signed it is not checked: no public key is at hand".into());
-            if number.is_some() {
-                walk.notes.push(Note {
-                    kind: NoteKind::NotChecked,
-                    chain,
-                    position: number,
-                    last: None,
-                    explains: format!(
-                        "a restore is on record here{}; who signed it is not checked: no public key is at hand",
-                        record.facts().map(|facts| format!(" ({} by {:?}, backup {})", facts.at, facts.by, facts.backup)).unwrap_or_default()
-                    ),
-                });
-            }
-            return;
-        }
-        match record.verify(trusted) {
+        let verified = if trusted.is_empty() {
+            Err("no public key is at hand that may sign restores".to_owned())
+        } else {
+            record.verify(trusted).map_err(|error| error.to_string())
+        };
+        let why = match verified {
             Ok((facts, signer)) => {
                 self.trusted.push(Trusted { facts, record: record.clone(), signer, row });
+                return;
             }
-            Err(error) => {
-                self.refused.push(error.to_string());
-                walk.report(Finding {
-                    kind: FindingKind::SignatureInvalid,
-                    chain,
-                    position: number,
-                    last: None,
-                    record: None,
-                    expected: Some("a signature of a public key at hand".into()),
-                    found: Some(error.to_string()),
-                    explains: "a record of a restore is not signed by a key at hand: forged, altered, or another operator's".into(),
-                });
-            }
+            Err(why) => why,
+        };
+        self.refused.push(why.clone());
+        let Some((chain, number)) = row else { return };
+        if strict {
+            walk.report(Finding {
+                kind: FindingKind::SignatureInvalid,
+                chain,
+                position: Some(number),
+                last: None,
+                record: None,
+                expected: Some("a signature of a public key at hand".into()),
+                found: Some(why),
+                explains: "the record of a restore is not signed by a key at hand: forged, altered, or another operator's".into(),
+            });
+        } else {
+            let told = record
+                .facts()
+                .map(|facts| format!(" ({} by {:?}, backup {})", facts.at, facts.by, facts.backup));
+            walk.notes.push(Note {
+                kind: NoteKind::NotChecked,
+                chain,
+                position: Some(number),
+                last: None,
+                explains: format!(
+                    "a restore is on record here{}; who signed it is not checked: {why}",
+                    told.unwrap_or_default()
+                ),
+            });
         }
     }
 

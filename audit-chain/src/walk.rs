@@ -286,7 +286,10 @@ impl Walk {
             }
             let mut count = 0;
             while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
-                count += 1;
+                // A key that is not at hand says nothing of the content.
+                if !matches!(fault.kind, FindingKind::UnknownKey | FindingKind::UnknownVersion) {
+                    count += 1;
+                }
                 let place = self.chains[chain].records + 1;
                 let position = entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place);
                 self.report(Finding {

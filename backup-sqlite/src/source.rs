@@ -333,11 +333,11 @@ fn store(copy: &Path, object: &str, bytes: u64, sinks: &dyn Sinks, ctx: &Context
     sink.finish()
 }
 
-fn table_of(chain: &ChainRequest) -> &str {
+pub(crate) fn table_of(chain: &ChainRequest) -> &str {
     chain.table.as_deref().unwrap_or_else(|| chain.format.table())
 }
 
-fn table_options(chain: &ChainRequest) -> TableOptions {
+pub(crate) fn table_options(chain: &ChainRequest) -> TableOptions {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     TableOptions {
         order: owned(chain.format.order()),

@@ -124,6 +124,17 @@ impl ChainTable {
         Self::new(connection, Others::Snapshot(others), &path, table, options, ctx)
     }
 
+    /// Reads a table through a connection that is in a transaction.
+    pub(crate) fn of_connection(
+        connection: Connection,
+        path: &Path,
+        table: &str,
+        options: &TableOptions,
+        ctx: &Context,
+    ) -> Result<Self> {
+        Self::new(connection, Others::Snapshot(Vec::new()), path, table, options, ctx)
+    }
+
     fn new(
         connection: Connection,
         others: Others,

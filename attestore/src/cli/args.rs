@@ -121,6 +121,16 @@ pub(crate) enum Chain {
         after_help = "The archive is written, synced and verified by reading it back; then the rows are deleted in one transaction together with the record of it.\n`chain verify SOURCE --archive FILE` verifies both as one chain. Of other systems the chain is not pruned: the refusal says what to do instead.\n\nExample:\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY --apply"
     )]
     Prune(super::chain_prune::ChainPrune),
+    /// Append records to a native chain: NDJSON on standard input, each line the body of one
+    #[command(
+        after_help = "Example:\n  echo '{\"event\":\"paid\",\"order\":7}' | attestore chain append app.db --chain orders --secret CHAIN_KEY=env:CHAIN_KEY"
+    )]
+    Append(super::ledger::Append),
+    /// Erase values that records of a native chain commit to, on record
+    #[command(
+        after_help = "Example:\n  attestore chain erase app.db --chain people --record 7 --by dpo@example.com --reason \"request 4711\" --repo /srv/backups"
+    )]
+    Erase(super::ledger::Erase),
 }
 
 /// Arguments of `keygen`.
@@ -313,7 +323,13 @@ pub(crate) struct Restore {
     /// Restore although a migration in the backup failed half-way
     #[arg(long)]
     pub(crate) allow_dirty: bool,
-    /// Sign the log's entry about this restore
+    /// Who restores, for the record (default: the machine's name)
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// A checkpoint at which the chains stood before the restore, where the old database is lost or cannot be read
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_with")]
+    pub(crate) stood_at: Vec<PathBuf>,
+    /// Sign the record of this restore, by which a later verification tells it from a rollback, and the log's entry
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,
 }
@@ -467,6 +483,12 @@ pub(crate) struct ChainVerify {
     /// The public key that must have signed the checkpoint (file or text)
     #[arg(long, value_name = "FILE|KEY", requires = "checkpoint")]
     pub(crate) checkpoint_key: Vec<String>,
+    /// Records of restores (default: DATABASE.lineage beside a SQLite file); a key of --public-key, --checkpoint-key or --lineage-key must have signed them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) lineage: Vec<PathBuf>,
+    /// A public key that may sign records of restores (file or text)
+    #[arg(long, value_name = "FILE|KEY")]
+    pub(crate) lineage_key: Vec<String>,
 }
 
 /// Arguments of `chain checkpoint`.

@@ -10,6 +10,7 @@ mod args;
 mod chain_export;
 mod chain_prune;
 mod guard;
+mod ledger;
 mod output;
 mod progress;
 mod run;

@@ -9,13 +9,14 @@ use attestore::input::{self, Input};
 use attestore::repository::{self, PruneOptions};
 use attestore::restore::{self, RestoreOptions};
 use attestore::verify::{self, VerifyOptions};
-use attestore::{Context, Error, aside, doctor, keys};
+use attestore::{Context, Error, aside, doctor, keys, lineage};
 use audit_chain::report::{ChainReport, Verdict};
 use backup_core::repository::{Level, RetentionPolicy};
 use backup_sqlite::Method;
 use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
+use super::ledger;
 use super::output::{self, Output};
 use super::{Outcome, chain_export, chain_prune, progress, text};
 
@@ -49,6 +50,12 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Chain(args::Chain::Prune(arguments)) => {
             chain_prune::run(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Append(arguments)) => {
+            ledger::append(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Erase(arguments)) => {
+            ledger::erase(arguments, out, &progress::context(quiet)?)
         }
         Verb::Keygen(arguments) => {
             out.show(&repository::keygen(&arguments.out)?, text::keygen)?;
@@ -169,6 +176,8 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
         allow_changed: arguments.allow_changed,
         allow_dirty: arguments.allow_dirty,
         sign_with: arguments.sign_with,
+        by: arguments.by,
+        stood_at: arguments.stood_at,
     };
     let restored = restore::restore(&arguments.repo, &arguments.id, &arguments.to, &options, ctx)?;
     out.show(&restored, text::restored)?;
@@ -246,6 +255,15 @@ fn chain_verify(arguments: &args::ChainVerify, out: Output, ctx: &Context) -> Re
     options.archives.clone_from(&arguments.archives);
     options.checkpoint =
         arguments.checkpoint.as_deref().map(|path| chain::read_checkpoint(path, &trusted)).transpose()?;
+    for key in trusted.into_iter().chain(keys::public_keys(&arguments.lineage_key)?) {
+        options.keys.add_restore_key(*key.verifying_key());
+    }
+    for path in &arguments.lineage {
+        lineage::read_file(path)?.into_iter().for_each(|record| options.keys.add_restore(record));
+    }
+    if let (Input::Sqlite(path), true) = (&input, arguments.lineage.is_empty()) {
+        lineage::add_beside(&mut options.keys, path)?;
+    }
     let report = chain::verify_chain(&input, &options, ctx)?;
     out.show(&report, text::chain_report)?;
     Ok(outcome_of(&report))

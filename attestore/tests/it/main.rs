@@ -9,6 +9,7 @@ mod export;
 mod faults;
 mod keygen;
 mod kinds;
+mod ledger;
 mod list;
 mod profiles;
 mod restore;

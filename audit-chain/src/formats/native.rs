@@ -112,7 +112,56 @@ impl ChainFormat for Native {
             });
         }
         conclude_erasures(whole);
+        conclude_vouched(whole);
         Ok(())
+    }
+}
+
+/// Takes back what is said of missing secrets where the checkpoint vouches for the rows: they are in its tree as they
+/// stand, and an outsider needs no secret to see that.
+fn conclude_vouched(whole: &mut Conclusion<'_>) {
+    let vouched: Vec<(String, u64, u64)> = whole
+        .walk
+        .chains
+        .iter()
+        .filter(|chain| chain.vouched() > 0)
+        .map(|chain| {
+            let first = u64::try_from(chain.first).unwrap_or(1);
+            (chain.id.clone(), first, first.saturating_add(chain.vouched() - 1))
+        })
+        .collect();
+    for (id, first, last) in vouched {
+        let taken = whole.retract(|finding| {
+            finding.kind == FindingKind::UnknownKey
+                && finding.chain == id
+                && finding.position.is_some_and(|position| (first..=last).contains(&position))
+        });
+        let mut records = 0;
+        for mut finding in taken {
+            let (from, to) =
+                (finding.position.unwrap_or(first), finding.last.or(finding.position).unwrap_or(first));
+            records += to.min(last).saturating_sub(from) + 1;
+            if to > last {
+                finding.position = Some(last + 1);
+                finding.last = (to > last + 1).then_some(to);
+                whole.report(finding);
+            }
+        }
+        if records == 0 {
+            continue;
+        }
+        if let Some(chain) = whole.walk.chains.iter_mut().find(|chain| chain.id == id) {
+            chain.unchecked = chain.unchecked.saturating_sub(records);
+        }
+        whole.note(Note {
+            kind: NoteKind::NotChecked,
+            chain: id,
+            position: Some(first),
+            last: Some(last),
+            explains: format!(
+                "{records} records were made with a secret that is not at hand: their hashes were not computed, and they are row for row those of the checkpoint"
+            ),
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use audit_chain::commitment::{MEMBER, SealedValue, commitments, seal};
 use audit_chain::native::{NativeHead, NativeKey, NativeRecord, kind};
 use backup_core::error::{Error, ErrorKind, Result};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::fault;
@@ -155,6 +155,17 @@ impl Ledger {
         }
     }
 
+    /// Returns the id of the key that made the last record; `None` for a plain one, or none.
+    ///
+    /// # Errors
+    /// As [`Ledger::head`].
+    pub fn head_key(&self, connection: &Connection) -> Result<Option<String>> {
+        let found = connection
+            .query_row(&self.layout.head_sql(), [&self.chain], |row| row.get::<_, Option<String>>(2))
+            .optional();
+        Ok(found.map_err(|error| fault("read the head of the chain in", connection, error))?.flatten())
+    }
+
     /// Appends a record in the caller's transaction, best one that was begun `IMMEDIATE`.
     ///
     /// In a deferred transaction the lock for writing is taken here; that fails when the transaction has read before
@@ -197,7 +208,7 @@ impl Ledger {
     }
 
     /// Appends a record of any kind.
-    pub(super) fn append_any(&self, connection: &Connection, draft: Draft) -> Result<Receipt> {
+    pub(crate) fn append_any(&self, connection: &Connection, draft: Draft) -> Result<Receipt> {
         self.open(connection)?.append(&draft)
     }
 
