@@ -13,6 +13,7 @@ mod merkle;
 mod native;
 mod note;
 mod order;
+mod pages;
 mod profile;
 mod signature;
 mod vectors;
