@@ -70,7 +70,7 @@ pub fn open(
 ) -> Result<ChainRows> {
     match input {
         Input::Stdin => Ok(ChainRows::of(NdjsonSource::once("-", Stdin { ctx: ctx.clone() })?)),
-        Input::Json(path) => Ok(ChainRows::of(JsonSource::open(path)?)),
+        Input::Json(path) => open_export(path, RowShape::Json, format),
         Input::Ndjson(path) => open_export(path, RowShape::Ndjson, format),
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
@@ -115,8 +115,10 @@ pub(crate) fn open_rows(
     format: &dyn ChainFormat,
     sidecar: Option<&Sidecar>,
 ) -> Result<Box<dyn RowSource>> {
-    if shape == RowShape::Ndjson {
-        return Ok(Box::new(NdjsonSource::open(path)?));
+    match shape {
+        RowShape::Ndjson => return Ok(Box::new(NdjsonSource::open(path)?)),
+        RowShape::Json => return Ok(Box::new(JsonSource::open(path)?)),
+        RowShape::Csv => {}
     }
     let options = match sidecar {
         Some(sidecar) => CsvOptions { literals: sidecar.literals.clone(), ..CsvOptions::default() },

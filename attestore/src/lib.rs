@@ -10,6 +10,7 @@ pub mod chain_export;
 pub mod chain_input;
 mod chain_pages;
 pub mod chain_prune;
+mod chain_series;
 pub mod contents;
 pub mod doctor;
 pub mod drill;

@@ -20,6 +20,8 @@ pub(crate) enum Shape {
     Ndjson,
     /// Comma-separated values with a header; an empty field is NULL, "" is empty text
     Csv,
+    /// One JSON array of objects
+    Json,
 }
 
 /// Arguments of `chain export`.
@@ -30,8 +32,8 @@ pub(crate) struct ChainExport {
     /// The file to make (FILE.json is put beside it); with --watermark, and for agledger, a folder
     #[arg(long, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub(crate) out: PathBuf,
-    /// How rows are written (default: csv for a FILE.csv, else ndjson)
-    #[arg(long = "as", value_enum, value_name = "ndjson|csv")]
+    /// How rows are written (default: as the ending of FILE says, else ndjson)
+    #[arg(long = "as", value_enum, value_name = "ndjson|csv|json")]
     pub(crate) shape: Option<Shape>,
     /// Only rows whose own time is T or later: RFC 3339 (2026-11-20T12:00:00Z), or a date (its midnight in UTC)
     #[arg(long, value_name = "T")]
@@ -60,6 +62,7 @@ pub(crate) fn run(arguments: ChainExport, out: Output, ctx: &Context) -> Result<
         shape: arguments.shape.map(|shape| match shape {
             Shape::Ndjson => RowShape::Ndjson,
             Shape::Csv => RowShape::Csv,
+            Shape::Json => RowShape::Json,
         }),
         from: arguments.from,
         to: arguments.to,

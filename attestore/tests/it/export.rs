@@ -44,7 +44,7 @@ fn kinds(report: &Value, what: &str) -> Vec<String> {
 fn an_export_verifies_alone_with_the_verdict_and_the_roots_of_the_table() {
     let world = World::ready();
     let table = said(&verify(&world, 0, "app.db"));
-    for name in ["out.ndjson", "out.csv"] {
+    for name in ["out.ndjson", "out.csv", "out.json"] {
         let made = export(&world, &["--out", name]);
         assert_eq!((made["rows"].as_u64(), made["path"].as_str()), (Some(9), Some(name)));
         assert_eq!(made["size_bytes"].as_u64(), Some(world.read(name).len() as u64));
@@ -346,6 +346,7 @@ fn a_watermark_of_another_export_or_of_before_is_refused() {
         world.fails(kind, all)
     };
     run("mark.json", &["--as", "csv"], ErrorKind::InvalidInput);
+    run("mark.json", &["--as", "json"], ErrorKind::InvalidInput);
     run("mark.json", &["--from", "2026-01-01"], ErrorKind::InvalidInput);
     run("none.json", &[], ErrorKind::AlreadyExists);
     world.write("bad.json", "{\"type\":\"x\"}");

@@ -1,6 +1,6 @@
 //! Rows as lines of NDJSON or records of CSV, every value in its exact stored text.
 //!
-//! NDJSON is the canonical form of whole rows ([`crate::canonical`]), one object a line. CSV is RFC 4180 with LF at line
+//! NDJSON is the canonical form of whole rows ([`crate::canonical`]), one object a line; JSON is the same as one array. CSV is RFC 4180 with LF at line
 //! ends: NULL is an empty field, empty text is `""`; other text stands in quotes only where it holds a comma, a quote, CR or LF.
 //! Numbers, truth values, JSON and bytes are written as in NDJSON. A column of CSV has one type: either all its values that are
 //! not NULL are text, or none is ([`RowText::literals`]); what CSV cannot hold is refused, so that the rows read back are
@@ -18,6 +18,8 @@ pub enum RowShape {
     Ndjson,
     /// Comma-separated values with a header.
     Csv,
+    /// One JSON array of objects.
+    Json,
 }
 
 impl RowShape {
@@ -27,6 +29,7 @@ impl RowShape {
         match self {
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
+            Self::Json => "json",
         }
     }
 }
@@ -90,7 +93,19 @@ impl RowText {
             }
             header.push(b'\n');
         }
+        if self.shape == RowShape::Json {
+            header.push(b'[');
+        }
         header
+    }
+
+    /// Returns what stands behind the rows: the end of the array of JSON, nothing else.
+    #[must_use]
+    pub const fn footer(&self) -> &'static [u8] {
+        match self.shape {
+            RowShape::Json => b"\n]\n",
+            RowShape::Ndjson | RowShape::Csv => b"",
+        }
     }
 
     /// Writes a row, line end included.
@@ -102,12 +117,17 @@ impl RowText {
         self.rows += 1;
         self.line.clear();
         let form = self.form.line(row);
-        if self.shape == RowShape::Ndjson {
+        if self.shape != RowShape::Csv {
             if memchr::memchr(b'\n', form).is_some() {
                 return Err(self.refuse("a JSON value holds a line end".into()));
             }
+            if self.shape == RowShape::Json {
+                self.line.extend_from_slice(if self.rows > 1 { b",\n" } else { b"\n" });
+            }
             self.line.extend_from_slice(form);
-            self.line.push(b'\n');
+            if self.shape == RowShape::Ndjson {
+                self.line.push(b'\n');
+            }
             return Ok(&self.line);
         }
         if let Some((name, _)) = row.extra.first() {

@@ -15,6 +15,7 @@ mod note;
 mod order;
 mod pages;
 mod profile;
+mod series;
 mod signature;
 mod vectors;
 mod z4j;
