@@ -215,6 +215,13 @@ impl Recorder {
                 )),
             }
         }
+        for tail in &seen {
+            let chain = &tail.stand.id;
+            let lost = tail.erasures.iter().map(|erasure| {
+                format!("chain {chain:?}: lost with the rows after the backup: {erasure}; the backup has the values again: erase them again")
+            });
+            self.done().notes.extend(lost);
+        }
         let chains = self.chains(entry, &seen);
         let lost: u64 = chains.iter().map(RestoredChain::lost).sum();
         let leaves: BTreeMap<String, Vec<Hash>> = seen

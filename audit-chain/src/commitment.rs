@@ -146,7 +146,7 @@ fn search(json: &Value, pointer: &mut String, found: &mut Vec<Commitment>) {
     match json {
         Value::Object(members) => members.iter().for_each(|(name, value)| step(name, value)),
         Value::Array(values) => {
-            values.iter().enumerate().for_each(|(at, value)| step(&at.to_string(), value))
+            values.iter().enumerate().for_each(|(at, value)| step(&at.to_string(), value));
         }
         _ => {}
     }

@@ -22,6 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::ChainPoint;
+use crate::erasure::Told;
 use crate::error::{Error, Result};
 use crate::format::{ChainFormat, Mark};
 use crate::keys::KeyRing;
@@ -245,6 +246,8 @@ pub struct Tail {
     pub leaves: Option<Vec<Hash>>,
     /// The restores on record among those rows.
     pub restores: Vec<RestoreRecord>,
+    /// The erasures on record among those rows, one sentence each: where the rows are lost, the values are back.
+    pub erasures: Vec<String>,
 }
 
 /// A chain's tail during the walk.
@@ -267,6 +270,14 @@ pub(crate) fn tails(walk: &mut Walk) -> Vec<Tail> {
             .filter_map(|mark| RestoreBody::parse(&mark.text))
             .flat_map(|body| body.records)
             .collect();
+        let erasures = walk
+            .marks
+            .iter()
+            .filter(|mark| mark.chain == chain.id && mark.place > tail.shared)
+            .filter_map(|mark| serde_json::from_str::<Told>(&mark.text).ok())
+            .filter(|told| told.kind == kind::ERASURE)
+            .map(|told| told.sentence())
+            .collect();
         let stand = ChainPoint {
             id: chain.id.clone(),
             records: chain.records,
@@ -281,6 +292,7 @@ pub(crate) fn tails(walk: &mut Walk) -> Vec<Tail> {
             shared: tail.shared,
             leaves: (!tail.over).then_some(tail.leaves),
             restores,
+            erasures,
         });
     }
     tails

@@ -271,6 +271,7 @@ fn values_are_erased_on_record_and_the_chain_verifies() {
     assert!(!found(b"p4@example.com") && !found(b"Person 4\"") && found(b"p5@example.com"));
     let report = verify(&world, 0, &["--checkpoint", "before.checkpoint"]);
     let told = notes(&report, "erased");
+    assert!(!told.is_empty());
     assert!(told.iter().any(|note| note.contains("dpo@example.com") && note.contains("4711")), "{report}");
     assert!(world.fails(ErrorKind::NotFound, [&erase[..], &secret].concat()).contains("record 4"));
     world.fails(ErrorKind::NotFound, [&erase[..4], &["99"], &erase[5..], &secret].concat());
@@ -519,4 +520,17 @@ fn chains_of_other_formats_are_followed_by_the_file_beside_the_database() {
     assert_eq!(kinds(&verify(1, &["--lineage-key", "other.key.pub"])), ["truncated"]);
     std::fs::remove_file(world.path("app.db.lineage")).unwrap();
     assert_eq!(kinds(&verify(1, &["--lineage-key", "backup.key.pub"])), ["truncated"]);
+}
+
+#[test]
+fn a_restore_that_brings_erased_values_back_says_so() {
+    let world = world(5);
+    back_up(&world, "one");
+    world.json(0, ["chain", "erase", "app.db", "--record", "2", "--by", "dpo", "--reason", "request 9", "--secret", "K=file:chain.secret"]);
+    let done = restore(&world, "one");
+    let said = done["notes"][0].as_str().unwrap();
+    assert!(said.contains("request 9") && said.contains("erase them again"), "{done}");
+    verify(&world, 0, &["--lineage-key", "backup.key.pub"]);
+    world.json(0, ["chain", "erase", "app.db", "--record", "2", "--by", "dpo", "--reason", "request 9, again", "--secret", "K=file:chain.secret"]);
+    verify(&world, 0, &["--lineage-key", "backup.key.pub"]);
 }

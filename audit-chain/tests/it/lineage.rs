@@ -110,7 +110,7 @@ fn every_checkpoint_of_the_lost_history_is_explained_and_none_of_another() {
     let foreign: Vec<ChainCheckpoint> = (9..=20).map(|size| point(&other[..size])).collect();
     let record = restore(&mut rows, 8, 1);
     grow(&mut rows, 30, "second");
-    let keys = ring(&[1], &[record.clone()]);
+    let keys = ring(&[1], std::slice::from_ref(&record));
     for checkpoint in &old {
         let report = check(&rows, &keys, checkpoint);
         assert!(sanctioned(&report), "{} {report:?}", checkpoint.chains[0].records);
@@ -136,13 +136,13 @@ fn a_record_that_is_forged_or_of_another_key_is_found() {
     grow(&mut rows, 20, "first");
     let checkpoint = point(&rows);
     let record = restore(&mut rows, 8, 1);
-    let wrong_key = check(&rows, &ring(&[2], &[record.clone()]), &checkpoint);
+    let wrong_key = check(&rows, &ring(&[2], std::slice::from_ref(&record)), &checkpoint);
     assert!(
         wrong_key.has(FindingKind::Truncated)
             && wrong_key.findings[0].explains.contains("a restore is on record, but"),
         "{wrong_key:?}"
     );
-    let no_key = check(&rows, &ring(&[], &[record.clone()]), &checkpoint);
+    let no_key = check(&rows, &ring(&[], std::slice::from_ref(&record)), &checkpoint);
     assert!(no_key.has(FindingKind::Truncated), "{no_key:?}");
     assert!(no_key.findings[0].explains.contains("no public key is at hand"), "{no_key:?}");
     let mut altered = record.clone();
