@@ -304,7 +304,7 @@ pub(crate) fn outcome(path: &Path, sidecar: Sidecar, report: &ChainReport) -> Ex
 
 /// Writes rows into a file that has no name yet.
 pub(crate) struct Writer {
-    text: RowText,
+    pub(crate) text: RowText,
     shape: RowShape,
     file: BufWriter<DurableFile>,
     path: PathBuf,
