@@ -278,7 +278,7 @@ fn cut(
     })
     .map_err(chain_error)?;
     let mut notes = Vec::new();
-    for chain in options.chains.iter().filter(|chain| !chains.contains_key(*chain)) {
+    if let Some(chain) = options.chains.iter().find(|chain| !chains.contains_key(*chain)) {
         return Err(Error::new(ErrorKind::NotFound, format!("there is no chain {chain:?}")));
     }
     let mut cuts = Vec::new();
