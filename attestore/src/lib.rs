@@ -9,11 +9,17 @@ pub mod chain;
 pub mod contents;
 pub mod doctor;
 pub mod drill;
+pub mod hooks;
 pub mod input;
 pub mod keys;
+pub mod plan;
+pub mod planned;
 pub mod repository;
 pub mod restore;
+pub mod sealed;
+pub mod status;
 pub mod verify;
+pub mod words;
 
 pub use backup_core::context::{Cancel, Context, Progress};
 pub use backup_core::error::{Error, ErrorKind, Result};

@@ -8,6 +8,7 @@ use clap::error::ErrorKind as Usage;
 
 mod args;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod text;
