@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::backup::open_repository;
 use crate::contents::{Contents, databases, is_about_contents};
+use crate::keys;
 use crate::repository::refuse_inside;
 use crate::restore::{check_secrets, sql_check};
 use crate::words::age;
-use crate::keys;
 
 /// How a drill is made.
 #[derive(Debug, Clone, Default)]

@@ -129,9 +129,10 @@ pub fn run(job: &Job<'_>, ctx: &Context) -> Result<HookReport> {
         seconds: (start.elapsed().as_secs_f64() * 1_000.0).round() / 1_000.0,
         output,
     };
-    let (program, arguments) = job.run.split_first().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, format!("the hook {} runs nothing", job.name))
-    })?;
+    let (program, arguments) = job
+        .run
+        .split_first()
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, format!("the hook {} runs nothing", job.name)))?;
     let spawned = Command::new(program)
         .args(arguments)
         .envs(job.environment.iter().map(|(name, value)| (name, value)))
@@ -212,7 +213,8 @@ fn drain(mut pipe: impl Read + Send + 'static, kept: &Arc<Mutex<Kept>>, done: &m
 /// Makes an error of a command that failed, with the end of what it printed.
 #[must_use]
 pub fn failure(what: &str, report: &HookReport) -> Error {
-    let said: Vec<&str> = report.output.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+    let said: Vec<&str> =
+        report.output.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
     let said = said.into_iter().rev().collect::<Vec<_>>().join(" / ");
     let said = if said.is_empty() { "it printed nothing".to_owned() } else { format!("it printed: {said}") };
     Error::new(ErrorKind::Unavailable, format!("{what} {} {}", report.name, report.ended))

@@ -132,7 +132,10 @@ fn variable(path: &Path) -> Result<Option<SecretRef>> {
 fn text_of(reference: &SecretRef) -> Result<Zeroizing<String>> {
     let bytes = reference.read()?;
     std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| {
-        Error::new(ErrorKind::KeyRejected, format!("{reference}: expected the text of a key file, found other bytes"))
+        Error::new(
+            ErrorKind::KeyRejected,
+            format!("{reference}: expected the text of a key file, found other bytes"),
+        )
     })
 }
 

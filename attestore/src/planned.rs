@@ -107,7 +107,9 @@ fn run_after(plan: &Plan, id: Option<&str>, reports: &mut Vec<HookReport>) -> Ve
                 }
                 reports.push(report);
             }
-            Err(error) => problems.push(format!("the hook after {}: {}", hook.name.get_ref(), error.full_text())),
+            Err(error) => {
+                problems.push(format!("the hook after {}: {}", hook.name.get_ref(), error.full_text()))
+            }
         }
     }
     problems
@@ -155,13 +157,14 @@ fn backup_options(plan: &Plan, options: &PlannedOptions) -> Result<BackupOptions
     };
     for source in &file.sources {
         let name = source.name.get_ref();
-        let location = source.database.resolve(plan.folder()).map_err(|error| about("source", name.as_str(), error))?;
+        let location =
+            source.database.resolve(plan.folder()).map_err(|error| about("source", name.as_str(), error))?;
         made.sources.push(format!("{name}={location}"));
         let chain = |chain: &crate::plan::schema::Chain| {
             let format = plan.resolve(&chain.format);
-            let format =
-                if format.is_file() { format.display().to_string() } else { chain.format.clone() };
-            let text = chain.table.as_ref().map_or_else(|| format.clone(), |table| format!("{format}:{table}"));
+            let format = if format.is_file() { format.display().to_string() } else { chain.format.clone() };
+            let text =
+                chain.table.as_ref().map_or_else(|| format.clone(), |table| format!("{format}:{table}"));
             SourceChain { chain: text, copy: chain.copy }
         };
         made.source_chains.push(source.chains.iter().map(chain).collect());

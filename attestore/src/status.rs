@@ -183,7 +183,8 @@ pub(crate) fn kept_checkpoint(path: &Path) -> Result<Option<String>> {
         .read_to_string(&mut text)
         .map_err(|error| Error::io("read", path, error))?;
     if !text.starts_with(LOG_ORIGIN_PREFIX) {
-        let message = format!("{}: expected a checkpoint of a repository, found another text", path.display());
+        let message =
+            format!("{}: expected a checkpoint of a repository, found another text", path.display());
         return Err(Error::new(ErrorKind::Malformed, message)
             .with_hint("a checkpoint of a repository is what `attestore checkpoint REPO` printed"));
     }
@@ -227,7 +228,9 @@ impl Looker<'_> {
             }
         }
         let seen = match repository.overview(kept.as_deref()) {
-            Err(error) if kept.is_some() && matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Mismatch) => {
+            Err(error)
+                if kept.is_some() && matches!(error.kind(), ErrorKind::Malformed | ErrorKind::Mismatch) =>
+            {
                 unusable = Some(error);
                 kept = None;
                 repository.overview(None)?
@@ -240,10 +243,17 @@ impl Looker<'_> {
         self.figures.stored_bytes = seen.backups.iter().map(|backup| backup.size_bytes).sum();
         let verify = format!("attestore verify {} --all", self.plan.repository());
         if seen.findings.is_empty() {
-            self.good("log", format!("{} entries, whole; every backup on record is there", seen.position.size));
+            self.good(
+                "log",
+                format!("{} entries, whole; every backup on record is there", seen.position.size),
+            );
         }
         for finding in &seen.findings {
-            self.problem("log", format!("{}: {}", finding.kind, finding.explains), format!("see all of it: {verify}"));
+            self.problem(
+                "log",
+                format!("{}: {}", finding.kind, finding.explains),
+                format!("see all of it: {verify}"),
+            );
         }
         match (&path, &seen.not_extending, unusable) {
             (Some(path), _, Some(error)) => {
@@ -302,13 +312,28 @@ impl Looker<'_> {
         self.figures.newest_bytes = Some(newest.size_bytes);
         let rpo = self.plan.file.objectives.rpo;
         if seconds < -CLOCK_SLACK {
-            let detail = format!("the newest backup {} is dated {}: a clock jumped, its age says nothing", newest.id, age(seconds));
-            self.problem("clock", detail, "set the clock of the machine that makes backups (and this one's), then make a backup");
+            let detail = format!(
+                "the newest backup {} is dated {}: a clock jumped, its age says nothing",
+                newest.id,
+                age(seconds)
+            );
+            self.problem(
+                "clock",
+                detail,
+                "set the clock of the machine that makes backups (and this one's), then make a backup",
+            );
         } else if newest.created_at < rpo.before(self.now) {
-            let detail = format!("the newest backup {} is {} old, the recovery point objective is {rpo}", newest.id, age(seconds));
+            let detail = format!(
+                "the newest backup {} is {} old, the recovery point objective is {rpo}",
+                newest.id,
+                age(seconds)
+            );
             self.problem("backup-age", detail, format!("{make}; then see why the schedule did not"));
         } else {
-            self.good("backup-age", format!("the newest backup {} is {} old (at most {rpo})", newest.id, age(seconds.max(0))));
+            self.good(
+                "backup-age",
+                format!("the newest backup {} is {} old (at most {rpo})", newest.id, age(seconds.max(0))),
+            );
         }
     }
 
@@ -318,25 +343,39 @@ impl Looker<'_> {
         let drills = seen.state.drills();
         let good = drills.iter().rev().find(|drill| drill.event.ok);
         self.figures.drilled_at = good.map(|drill| drill.time);
-        self.figures.drill_seconds =
-            good.and_then(|drill| drill.event.details.get("restore_seconds")).and_then(serde_json::Value::as_f64);
+        self.figures.drill_seconds = good
+            .and_then(|drill| drill.event.details.get("restore_seconds"))
+            .and_then(serde_json::Value::as_f64);
         if let Some(last) = drills.last().filter(|drill| !drill.event.ok) {
-            let detail = format!("the newest drill, of backup {} {} ago, failed", last.event.backup, age(self.seconds_since(last.time).max(0)));
+            let detail = format!(
+                "the newest drill, of backup {} {} ago, failed",
+                last.event.backup,
+                age(self.seconds_since(last.time).max(0))
+            );
             self.problem("drill", detail, format!("read its report, mend what it says, then: {make}"));
         }
         match good {
             None => self.problem("drill", format!("no drill ever succeeded; one is due every {every}"), make),
             Some(drill) if self.seconds_since(drill.time) < -CLOCK_SLACK => self.problem(
                 "clock",
-                format!("the newest good drill is dated {}: a clock jumped", age(self.seconds_since(drill.time))),
+                format!(
+                    "the newest good drill is dated {}: a clock jumped",
+                    age(self.seconds_since(drill.time))
+                ),
                 "set the clocks, then make a drill",
             ),
             Some(drill) if drill.time < every.before(self.now) => {
-                let detail = format!("the newest good drill is {} old, one is due every {every}", age(self.seconds_since(drill.time)));
+                let detail = format!(
+                    "the newest good drill is {} old, one is due every {every}",
+                    age(self.seconds_since(drill.time))
+                );
                 self.problem("drill", detail, make);
             }
             Some(drill) => {
-                let detail = format!("the newest good drill is {} old (every {every})", age(self.seconds_since(drill.time).max(0)));
+                let detail = format!(
+                    "the newest good drill is {} old (every {every})",
+                    age(self.seconds_since(drill.time).max(0))
+                );
                 self.good("drill", detail);
             }
         }
@@ -344,7 +383,11 @@ impl Looker<'_> {
             && took > rto.get().as_secs_f64()
         {
             let detail = format!("the newest good drill took {took} s, the recovery time objective is {rto}");
-            self.problem("rto", detail, "a faster disk or a smaller database is needed, or a longer objective");
+            self.problem(
+                "rto",
+                detail,
+                "a faster disk or a smaller database is needed, or a longer objective",
+            );
         }
     }
 
@@ -354,13 +397,22 @@ impl Looker<'_> {
         let Some(every) = self.plan.file.objectives.verify_every else { return };
         let make = format!("attestore verify {} --all", self.plan.repository());
         match last {
-            None => self.problem("verification", format!("nothing was ever verified; due every {every}"), make),
+            None => {
+                self.problem("verification", format!("nothing was ever verified; due every {every}"), make)
+            }
             Some(last) if last.time < every.before(self.now) => {
-                let detail = format!("the newest good verification is {} old, one is due every {every}", age(self.seconds_since(last.time)));
+                let detail = format!(
+                    "the newest good verification is {} old, one is due every {every}",
+                    age(self.seconds_since(last.time))
+                );
                 self.problem("verification", detail, make);
             }
             Some(last) => {
-                let detail = format!("the newest good verification ({}) is {} old (every {every})", last.event.level.name(), age(self.seconds_since(last.time).max(0)));
+                let detail = format!(
+                    "the newest good verification ({}) is {} old (every {every})",
+                    last.event.level.name(),
+                    age(self.seconds_since(last.time).max(0))
+                );
                 self.good("verification", detail);
             }
         }
@@ -376,18 +428,40 @@ impl Looker<'_> {
         for chain in &manifest.chains {
             let name = format!("{} in {}.{}", chain.format, chain.source, chain.table);
             if let Some(extends) = chain.extends.as_ref().filter(|extends| !extends.ok) {
-                let detail = format!("the chain {name} of {} does not extend the one in {}: {}", newest.id, extends.backup, chain.diagnosis);
-                self.problem("continuity", detail, format!("keep both backups (attestore hold) and look at the findings: attestore verify {} {}", self.plan.repository(), newest.id));
+                let detail = format!(
+                    "the chain {name} of {} does not extend the one in {}: {}",
+                    newest.id, extends.backup, chain.diagnosis
+                );
+                self.problem(
+                    "continuity",
+                    detail,
+                    format!(
+                        "keep both backups (attestore hold) and look at the findings: attestore verify {} {}",
+                        self.plan.repository(),
+                        newest.id
+                    ),
+                );
             } else {
                 match chain.verdict {
                     Verdict::Intact => good += 1,
                     Verdict::Findings => {
                         let detail = format!("the chain {name} of {}: {}", newest.id, chain.diagnosis);
-                        self.problem("continuity", detail, format!("attestore verify {} {}", self.plan.repository(), newest.id));
+                        self.problem(
+                            "continuity",
+                            detail,
+                            format!("attestore verify {} {}", self.plan.repository(), newest.id),
+                        );
                     }
                     Verdict::CannotVerify => {
-                        let detail = format!("the chain {name} of {} could not be verified: {}", newest.id, chain.diagnosis);
-                        self.problem("continuity", detail, "give the plan the secret or public key that it needs");
+                        let detail = format!(
+                            "the chain {name} of {} could not be verified: {}",
+                            newest.id, chain.diagnosis
+                        );
+                        self.problem(
+                            "continuity",
+                            detail,
+                            "give the plan the secret or public key that it needs",
+                        );
                     }
                 }
             }
@@ -396,17 +470,30 @@ impl Looker<'_> {
             for chain in &source.chains {
                 let held = manifest.chains.iter().any(|entry| {
                     entry.source == source.name.get_ref().as_str()
-                        && (chain.table.as_ref().is_some_and(|table| *table == entry.table) || entry.format == chain.format)
+                        && (chain.table.as_ref().is_some_and(|table| *table == entry.table)
+                            || entry.format == chain.format)
                 });
                 // A profile's name is in the profile: only formats by name are compared.
                 if !held && !chain.format.ends_with(".toml") {
-                    let detail = format!("the chain {} of {} was not verified in {}", chain.format, source.name.get_ref(), newest.id);
-                    self.problem("continuity", detail, format!("attestore backup --plan {}", self.plan_path()));
+                    let detail = format!(
+                        "the chain {} of {} was not verified in {}",
+                        chain.format,
+                        source.name.get_ref(),
+                        newest.id
+                    );
+                    self.problem(
+                        "continuity",
+                        detail,
+                        format!("attestore backup --plan {}", self.plan_path()),
+                    );
                 }
             }
         }
         if good == manifest.chains.len() && good > 0 {
-            self.good("continuity", format!("{good} chains of {} intact, each extending the backup before", newest.id));
+            self.good(
+                "continuity",
+                format!("{good} chains of {} intact, each extending the backup before", newest.id),
+            );
         }
     }
 
@@ -415,12 +502,26 @@ impl Looker<'_> {
         let signs = self.plan.file.repository.sign_with.is_some();
         let Some(newest) = newest.filter(|_| signs || !trusted.is_empty()) else { return Ok(()) };
         match &newest.signed_by {
-            None => self.problem("signature", format!("the newest backup {} is not signed", newest.id), format!("back up by the plan: attestore backup --plan {}", self.plan_path())),
+            None => self.problem(
+                "signature",
+                format!("the newest backup {} is not signed", newest.id),
+                format!("back up by the plan: attestore backup --plan {}", self.plan_path()),
+            ),
             Some(key) if !trusted.is_empty() && trusted.iter().all(|one| one.to_minisign() != *key) => {
-                let detail = format!("the newest backup {} is signed by {key}, which the plan does not trust", newest.id);
-                self.problem("signature", detail, "find out who made it; if the key was changed on purpose, add it to public_keys");
+                let detail = format!(
+                    "the newest backup {} is signed by {key}, which the plan does not trust",
+                    newest.id
+                );
+                self.problem(
+                    "signature",
+                    detail,
+                    "find out who made it; if the key was changed on purpose, add it to public_keys",
+                );
             }
-            Some(_) => self.good("signature", format!("the newest backup {} names a signer that the plan expects", newest.id)),
+            Some(_) => self.good(
+                "signature",
+                format!("the newest backup {} names a signer that the plan expects", newest.id),
+            ),
         }
         Ok(())
     }
@@ -440,14 +541,22 @@ impl Looker<'_> {
         let total = self.plan.file.sources.len() + self.plan.file.files.len();
         let make = format!("attestore backup --plan {}", self.plan_path());
         for name in &missing {
-            self.problem("assets", format!("{name} is in the plan and not in the newest backup {}", newest.id), make.clone());
+            self.problem(
+                "assets",
+                format!("{name} is in the plan and not in the newest backup {}", newest.id),
+                make.clone(),
+            );
         }
         if missing.is_empty() {
             self.good("assets", format!("all {total} assets of the plan are in {}", newest.id));
         }
         let encrypts = !self.plan.file.repository.encrypt_to.is_empty();
         if encrypts && manifest.is_some_and(|manifest| manifest.encrypted_to.is_empty()) {
-            self.problem("encryption", format!("the newest backup {} is not encrypted and the plan says it should be", newest.id), make);
+            self.problem(
+                "encryption",
+                format!("the newest backup {} is not encrypted and the plan says it should be", newest.id),
+                make,
+            );
         }
     }
 
@@ -456,13 +565,26 @@ impl Looker<'_> {
         let policy = retention.policy();
         match repository.past_retention(seen, &policy) {
             Ok(past) if past.is_empty() => {
-                self.good("retention", format!("{} backups, none past {}", seen.backups.len(), policy.describe()));
+                self.good(
+                    "retention",
+                    format!("{} backups, none past {}", seen.backups.len(), policy.describe()),
+                );
             }
             Ok(past) => {
                 let first = past.first().map_or("", String::as_str);
-                let detail = format!("{} backups are past {}, the oldest {first}", past.len(), policy.describe());
-                let rules = policy.describe().split(", ").map(|rule| format!("--{rule}")).collect::<Vec<_>>().join(" ");
-                self.problem("retention", detail, format!("attestore prune {} {rules} --apply", self.plan.repository()));
+                let detail =
+                    format!("{} backups are past {}, the oldest {first}", past.len(), policy.describe());
+                let rules = policy
+                    .describe()
+                    .split(", ")
+                    .map(|rule| format!("--{rule}"))
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                self.problem(
+                    "retention",
+                    detail,
+                    format!("attestore prune {} {rules} --apply", self.plan.repository()),
+                );
             }
             Err(error) => self.problem("retention", error.to_string(), "mend [retention] in the plan"),
         }
@@ -477,7 +599,11 @@ impl Looker<'_> {
             let value = match reference.within(self.plan.folder()).read() {
                 Ok(value) => value,
                 Err(error) => {
-                    let action = format!("get it from {}; if it is lost, {}", secret.escrow, secret.if_lost.describe());
+                    let action = format!(
+                        "get it from {}; if it is lost, {}",
+                        secret.escrow,
+                        secret.if_lost.describe()
+                    );
                     self.problem("secrets", format!("the secret {name}: {error}"), action);
                     continue;
                 }
@@ -519,16 +645,37 @@ impl Looker<'_> {
         let least = self.plan.file.repository.min_free_bytes.unwrap_or(0).max(newest.saturating_mul(2));
         let action = "free room, move the repository, or shorten [retention]";
         if free < least {
-            self.problem("disk", format!("{} free, at least {} is wanted", bytes(free), bytes(least)), action);
+            self.problem(
+                "disk",
+                format!("{} free, at least {} is wanted", bytes(free), bytes(least)),
+                action,
+            );
             return Ok(());
         }
         let growth = self.figures.growth_bytes_per_day.unwrap_or(0);
         // Retention takes away what is added; without it the disk fills.
         let fills = self.plan.file.retention.is_none() && growth > 0 && free / growth < DAYS_LEFT;
         if fills {
-            self.problem("disk", format!("{} free, {} are added a day and nothing is pruned: {} days are left", bytes(free), bytes(growth), free / growth), action);
+            self.problem(
+                "disk",
+                format!(
+                    "{} free, {} are added a day and nothing is pruned: {} days are left",
+                    bytes(free),
+                    bytes(growth),
+                    free / growth
+                ),
+                action,
+            );
         } else {
-            self.good("disk", format!("{} free, {} stored, {} added a day", bytes(free), bytes(self.figures.stored_bytes), bytes(growth)));
+            self.good(
+                "disk",
+                format!(
+                    "{} free, {} stored, {} added a day",
+                    bytes(free),
+                    bytes(self.figures.stored_bytes),
+                    bytes(growth)
+                ),
+            );
         }
         Ok(())
     }
@@ -572,7 +719,11 @@ pub fn prometheus(plan: &str, status: Option<&Status>) -> String {
     };
     let ok = status.is_some_and(|status| status.ok);
     gauge("status_ok", "1 when nothing is wrong or overdue.", Some(u8::from(ok).to_string()));
-    gauge("status_readable", "1 when the repository could be read.", Some(u8::from(status.is_some()).to_string()));
+    gauge(
+        "status_readable",
+        "1 when the repository could be read.",
+        Some(u8::from(status.is_some()).to_string()),
+    );
     let Some(status) = status else { return text };
     let figures = &status.figures;
     let time = |time: Option<Timestamp>| time.map(|time| time.as_second().to_string());
@@ -586,10 +737,22 @@ pub fn prometheus(plan: &str, status: Option<&Status>) -> String {
     gauge("free_bytes", "Bytes free on the repository's file system.", Some(figures.free_bytes.to_string()));
     gauge("growth_bytes_per_day", "Stored bytes added a day.", number(figures.growth_bytes_per_day));
     gauge("drill_good_timestamp_seconds", "When the newest good drill was made.", time(figures.drilled_at));
-    gauge("drill_restore_seconds", "How long its restore took.", figures.drill_seconds.map(|time| time.to_string()));
-    gauge("verify_good_timestamp_seconds", "When the newest good verification was made.", time(figures.verified_at));
+    gauge(
+        "drill_restore_seconds",
+        "How long its restore took.",
+        figures.drill_seconds.map(|time| time.to_string()),
+    );
+    gauge(
+        "verify_good_timestamp_seconds",
+        "When the newest good verification was made.",
+        time(figures.verified_at),
+    );
     gauge("log_entries", "Entries of the repository's log.", Some(figures.log_entries.to_string()));
-    gauge("checkpoint_entries", "Entries that the checkpoint kept elsewhere covers.", number(figures.checkpoint_entries));
+    gauge(
+        "checkpoint_entries",
+        "Entries that the checkpoint kept elsewhere covers.",
+        number(figures.checkpoint_entries),
+    );
     let mut checks: std::collections::BTreeMap<&str, bool> = std::collections::BTreeMap::new();
     for item in &status.items {
         *checks.entry(item.check).or_insert(true) &= item.ok;

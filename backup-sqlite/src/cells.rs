@@ -71,7 +71,10 @@ pub fn read_columns(
     // SQLite takes a quoted name of no column for a text.
     for name in columns.iter().copied().chain(id) {
         if !has.iter().any(|column| column.eq_ignore_ascii_case(name)) {
-            return Err(missing(format!("the table {table:?} has no column {name:?}; it has {}", has.join(", "))));
+            return Err(missing(format!(
+                "the table {table:?} has no column {name:?}; it has {}",
+                has.join(", ")
+            )));
         }
     }
     let list: Vec<String> = columns.iter().map(|column| quote(column)).collect();

@@ -8,8 +8,8 @@ use toml::Spanned;
 use super::Plan;
 use super::read::fault;
 use super::values::Name;
-use crate::sealed::Layout;
 use crate::plan::schema::SealedKind;
+use crate::sealed::Layout;
 
 /// Checks a plan.
 ///
@@ -22,14 +22,17 @@ pub(super) fn check(plan: &Plan, text: &str) -> Result<()> {
         Error::new(backup_core::error::ErrorKind::InvalidInput, format!("{}: {what}", plan.path.display()))
     };
     if file.sources.is_empty() && file.files.is_empty() {
-        return Err(anywhere("it names nothing to back up".into())
-            .with_hint("add a [[sources]] or [[files]] table"));
+        return Err(
+            anywhere("it names nothing to back up".into()).with_hint("add a [[sources]] or [[files]] table")
+        );
     }
     let names = |list: &mut dyn Iterator<Item = (&'static str, &Spanned<Name>)>| -> Result<()> {
         let mut seen: BTreeMap<&str, &'static str> = BTreeMap::new();
         for (kind, name) in list {
             if let Some(before) = seen.insert(name.get_ref().as_str(), kind) {
-                let what = if before == kind { format!("two {kind}s are called {:?}", name.get_ref().as_str()) } else {
+                let what = if before == kind {
+                    format!("two {kind}s are called {:?}", name.get_ref().as_str())
+                } else {
                     format!("a {before} and a {kind} are called {:?}", name.get_ref().as_str())
                 };
                 return Err(at(name, what).with_hint("give one of them another name"));
@@ -78,7 +81,8 @@ pub(super) fn check(plan: &Plan, text: &str) -> Result<()> {
             }
             let key = (chain.format.as_str(), chain.table.as_deref());
             if chains.contains(&key) {
-                let what = format!("the source {} has the chain {} twice", source.name.get_ref(), chain.format);
+                let what =
+                    format!("the source {} has the chain {} twice", source.name.get_ref(), chain.format);
                 return Err(at(&source.name, what));
             }
             chains.push(key);
@@ -92,13 +96,16 @@ pub(super) fn check(plan: &Plan, text: &str) -> Result<()> {
             match (sealed.kind, &sealed.layout) {
                 (SealedKind::Aes256Gcm, None) => {
                     let what = format!("{}.{} has no layout", sealed.table, sealed.column);
-                    return Err(at(&sealed.secret, what).with_hint("for example layout = \"<nonce>.<ct>.<tag>\""));
+                    return Err(
+                        at(&sealed.secret, what).with_hint("for example layout = \"<nonce>.<ct>.<tag>\"")
+                    );
                 }
                 (SealedKind::Aes256Gcm, Some(layout)) => {
                     Layout::parse(layout, sealed.encoding).map_err(|what| at(&sealed.secret, what))?;
                 }
                 (_, Some(_)) => {
-                    let what = format!("{}.{} needs no layout: its kind fixes it", sealed.table, sealed.column);
+                    let what =
+                        format!("{}.{} needs no layout: its kind fixes it", sealed.table, sealed.column);
                     return Err(at(&sealed.secret, what));
                 }
                 (_, None) => {}

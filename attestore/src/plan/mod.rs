@@ -70,9 +70,7 @@ impl Plan {
             error
         })?;
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io("read", path, error))?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Error::io("read", path, error))?;
         if bytes.len() as u64 > MAX_BYTES {
             let message = format!("{}: expected at most {MAX_BYTES} bytes, found more", path.display());
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -187,7 +185,8 @@ impl Plan {
     pub fn assets(&self) -> Vec<Asset<'_>> {
         let file = &self.file;
         let mut assets = Vec::new();
-        let restored = |way: &Option<String>| way.clone().unwrap_or_else(|| "restored from the backup".into());
+        let restored =
+            |way: &Option<String>| way.clone().unwrap_or_else(|| "restored from the backup".into());
         for source in &file.sources {
             assets.push(Asset {
                 name: source.name.get_ref().as_str(),
@@ -214,7 +213,10 @@ impl Plan {
                 kind: "secret",
                 tier: Tier::A,
                 owner: self.owner(secret.owner.as_ref()),
-                place: secret.reference.as_ref().map_or_else(|| "not on this machine".into(), ToString::to_string),
+                place: secret
+                    .reference
+                    .as_ref()
+                    .map_or_else(|| "not on this machine".into(), ToString::to_string),
                 way_back: format!("from {}; if it is lost, {}", secret.escrow, secret.if_lost.describe()),
             });
         }

@@ -24,7 +24,12 @@ fn schema() -> Value {
 /// Returns the definition that a schema refers to, and its name.
 fn resolve<'a>(root: &'a Value, schema: &'a Value) -> Option<(&'a str, &'a Value)> {
     let of = schema.get("$ref").or_else(|| {
-        schema["anyOf"].as_array().into_iter().chain(schema["allOf"].as_array()).flatten().find_map(|one| one.get("$ref"))
+        schema["anyOf"]
+            .as_array()
+            .into_iter()
+            .chain(schema["allOf"].as_array())
+            .flatten()
+            .find_map(|one| one.get("$ref"))
     })?;
     let name = of.as_str()?.rsplit('/').next()?;
     Some((name, &root["$defs"][name]))
@@ -37,7 +42,11 @@ fn kind<'a>(root: &'a Value, schema: &'a Value) -> (String, Option<&'a Value>) {
             return ("table".into(), Some(found));
         }
         let values = |list: &Value| -> Vec<String> {
-            list.as_array().into_iter().flatten().filter_map(|value| value.as_str().map(|text| format!("`{text}`"))).collect()
+            list.as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|value| value.as_str().map(|text| format!("`{text}`")))
+                .collect()
         };
         let mut words = values(&found["enum"]);
         for one in found["oneOf"].as_array().into_iter().flatten() {
@@ -59,7 +68,12 @@ fn kind<'a>(root: &'a Value, schema: &'a Value) -> (String, Option<&'a Value>) {
 }
 
 fn describe(schema: &Value) -> String {
-    schema["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|").replace('<', "&lt;")
+    schema["description"]
+        .as_str()
+        .unwrap_or_default()
+        .replace('\n', " ")
+        .replace('|', "\\|")
+        .replace('<', "&lt;")
 }
 
 fn section(root: &Value, path: &str, array: bool, schema: &Value, text: &mut String) {
@@ -67,7 +81,8 @@ fn section(root: &Value, path: &str, array: bool, schema: &Value, text: &mut Str
     if !path.is_empty() {
         let _ = write!(text, "\n### `{heading}`\n\n{}\n", describe(schema));
     }
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut below = Vec::new();
     let mut rows = Vec::new();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -75,7 +90,11 @@ fn section(root: &Value, path: &str, array: bool, schema: &Value, text: &mut Str
         let must = required.contains(&name.as_str());
         let said = describe(property);
         let said = if said.is_empty() { table.map(describe).unwrap_or_default() } else { said };
-        rows.push((!must, name, format!("| `{name}` | {kind} | {} | {said} |\n", if must { "yes" } else { "" })));
+        rows.push((
+            !must,
+            name,
+            format!("| `{name}` | {kind} | {} | {said} |\n", if must { "yes" } else { "" }),
+        ));
         if let Some(table) = table {
             let full = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             below.push((!must, full, property["type"] == "array", table));

@@ -90,12 +90,15 @@ impl Layout {
         let (mut nonce, mut ciphertext, mut tag) = (None, None, None);
         for (at, (literal, parts)) in self.groups.iter().enumerate() {
             rest = rest.strip_prefix(literal.as_bytes())?;
-            let until = self.groups.get(at + 1).map_or(self.end.as_bytes(), |(literal, _)| literal.as_bytes());
+            let until =
+                self.groups.get(at + 1).map_or(self.end.as_bytes(), |(literal, _)| literal.as_bytes());
             let last = at + 1 == self.groups.len();
             let length = match until {
                 [] => rest.len(),
                 // The last one ends the value; others end at the first place where the next literal stands.
-                _ if last => rest.len().checked_sub(until.len()).filter(|at| rest.ends_with(until) || *at == 0)?,
+                _ if last => {
+                    rest.len().checked_sub(until.len()).filter(|at| rest.ends_with(until) || *at == 0)?
+                }
                 _ => rest.windows(until.len()).position(|window| window == until)?,
             };
             let (piece, after) = rest.split_at(length);

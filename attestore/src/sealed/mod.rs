@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 pub use layout::Layout;
 
-use self::open::{Opener, Opened};
+use self::open::{Opened, Opener};
 use crate::plan::schema::{IfLost, Sealed, SealedKind};
 
 /// How many records that do not open are named per column.
@@ -75,7 +75,13 @@ pub type Values = [Zeroizing<Vec<u8>>];
 ///
 /// # Errors
 /// When the table or a column is not there, or the database cannot be read; `KeyRejected` when a secret is no key of this kind.
-pub fn gaps(database: &Path, source: &str, sealed: &Sealed, values: &Values, ctx: &Context) -> Result<ColumnGap> {
+pub fn gaps(
+    database: &Path,
+    source: &str,
+    sealed: &Sealed,
+    values: &Values,
+    ctx: &Context,
+) -> Result<ColumnGap> {
     let opener = Opener::new(sealed, values)?;
     let mut columns = vec![sealed.column.as_str()];
     columns.extend(sealed.nonce_column.as_deref());
@@ -100,7 +106,8 @@ pub fn gaps(database: &Path, source: &str, sealed: &Sealed, values: &Values, ctx
         diagnosis: String::new(),
     };
     read_columns(database, &sealed.table, sealed.id.as_deref(), &columns, ctx, &mut |record, cells| {
-        let Some(value) = cells.first().copied().and_then(Cell::bytes).filter(|value| !value.is_empty()) else {
+        let Some(value) = cells.first().copied().and_then(Cell::bytes).filter(|value| !value.is_empty())
+        else {
             return Ok(());
         };
         gap.values += 1;
@@ -138,27 +145,35 @@ fn count(ids: &mut BTreeMap<String, u64>, key: Option<String>) {
 /// Says what most likely is so.
 fn diagnose(gap: &ColumnGap, at_hand: bool) -> String {
     let secret = &gap.secret;
-    let wanted: Vec<&str> = gap
-        .key_ids
-        .keys()
-        .filter(|id| !gap.key_ids_at_hand.contains(id))
-        .map(String::as_str)
-        .collect();
+    let wanted: Vec<&str> =
+        gap.key_ids.keys().filter(|id| !gap.key_ids_at_hand.contains(id)).map(String::as_str).collect();
     if gap.values == 0 {
         "no values".to_owned()
     } else if gap.ok {
         format!("all {} values open with {secret}", gap.values)
     } else if !wanted.is_empty() {
-        let have = if gap.key_ids_at_hand.is_empty() { "none".to_owned() } else { gap.key_ids_at_hand.join(", ") };
+        let have =
+            if gap.key_ids_at_hand.is_empty() { "none".to_owned() } else { gap.key_ids_at_hand.join(", ") };
         let what = wanted.join(", ");
-        format!("{} of {} values do not open: they need key {what}, at hand is {have}", gap.values - gap.opens, gap.values)
+        format!(
+            "{} of {} values do not open: they need key {what}, at hand is {have}",
+            gap.values - gap.opens,
+            gap.values
+        )
     } else if !at_hand {
         format!("{} values, and {secret} is not at hand", gap.values)
     } else if gap.opens == 0 && gap.malformed == gap.values {
         format!("none of {} values is of the form that the plan describes", gap.values)
     } else if gap.opens == 0 {
-        format!("none of {} values opens: {secret} at hand is most likely not the key of this data", gap.values)
+        format!(
+            "none of {} values opens: {secret} at hand is most likely not the key of this data",
+            gap.values
+        )
     } else {
-        format!("{} of {} values do not open although others do: damaged, or sealed under another key", gap.values - gap.opens, gap.values)
+        format!(
+            "{} of {} values do not open although others do: damaged, or sealed under another key",
+            gap.values - gap.opens,
+            gap.values
+        )
     }
 }

@@ -60,7 +60,10 @@ impl Opener {
                 key(value, sealed.key).ok_or_else(|| {
                     Error::new(
                         ErrorKind::KeyRejected,
-                        format!("the secret {name} is not 32 bytes in the form that the plan says for {}.{}", sealed.table, sealed.column),
+                        format!(
+                            "the secret {name} is not 32 bytes in the form that the plan says for {}.{}",
+                            sealed.table, sealed.column
+                        ),
                     )
                     .with_hint("key = \"hex\", \"base64\", \"raw\" or \"sha256\" says how it becomes a key")
                 })
@@ -77,7 +80,10 @@ impl Opener {
         let mut rest = sealed.aad.as_deref().unwrap_or_default();
         while let Some((literal, after)) = rest.split_once('{') {
             let (column, after) = after.split_once('}').ok_or_else(|| {
-                Error::new(ErrorKind::InvalidInput, format!("aad of {}.{}: a brace is not closed", sealed.table, sealed.column))
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("aad of {}.{}: a brace is not closed", sealed.table, sealed.column),
+                )
             })?;
             bound.push(Bound::Literal(literal.to_owned()));
             bound.push(Bound::Column(columns.len()));
@@ -164,7 +170,9 @@ impl Opener {
     fn zone(&self, value: &[u8], nonce: Option<&[u8]>) -> Opened {
         let Some(bytes) = decode(value, self.encoding) else { return Opened::Malformed };
         let split = match nonce {
-            Some(nonce) => decode(nonce, self.encoding).filter(|nonce| nonce.len() == NONCE).map(|nonce| (nonce, bytes)),
+            Some(nonce) => {
+                decode(nonce, self.encoding).filter(|nonce| nonce.len() == NONCE).map(|nonce| (nonce, bytes))
+            }
             None => bytes.split_at_checked(NONCE).map(|(nonce, rest)| (nonce.to_vec(), rest.to_vec())),
         };
         let Some((nonce, sealed)) = split.filter(|(_, sealed)| sealed.len() >= TAG) else {

@@ -72,7 +72,8 @@ run = ["sh", "-c", "echo $ATTESTORE_OUTCOME $ATTESTORE_BACKUP >> hooks.log"]
     world.write("config/a.toml", "a = 1");
     world.write("key.txt", "hunter2\n");
     let made = world.json(0, BACKUP.iter().chain(&["--name", "one"]));
-    let objects: Vec<_> = made["objects"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+    let objects: Vec<_> =
+        made["objects"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
     assert_eq!(objects, ["database/app.db.zst", "database/other.db.zst", "files/config.tar.zst"]);
     assert_eq!(made["chains"][0]["source"], "app");
     assert_eq!(made["secrets"][0]["name"], "KEY");
@@ -87,7 +88,8 @@ run = ["sh", "-c", "echo $ATTESTORE_OUTCOME $ATTESTORE_BACKUP >> hooks.log"]
         world.json(0, BACKUP.iter().chain(&["--name", name]));
     }
     let listed = world.json(0, ["list", "repo"]);
-    let ids: Vec<_> = listed["backups"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        listed["backups"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["two", "three"]);
     world.run(["verify", "repo", "--all", "--checkpoint", "elsewhere.checkpoint"]).good();
 }
@@ -109,15 +111,27 @@ fn a_plan_that_is_wrong_says_where_and_nothing_is_written() {
     let cases = [
         ("[[sources]]\nname = \"app\"\ndatabase = \"b.db\"\n", ":22:8: two sources are called \"app\""),
         ("[[files]]\nname = \"app\"\npath = \".\"\n", ":22:8: a source and a files asset are called \"app\""),
-        ("[retention]\nkeep_lsat = 3\n", ":22:1: unknown key \"keep_lsat\"\nHINT: the nearest known key is \"keep_last\""),
+        (
+            "[retention]\nkeep_lsat = 3\n",
+            ":22:1: unknown key \"keep_lsat\"\nHINT: the nearest known key is \"keep_last\"",
+        ),
         ("[retention]\nkeep_last = -1\n", ":22:13: invalid value: integer `-1`, expected u32"),
         ("[retention]\nkeep_last = 0\n", "[retention]: the retention policy keeps nothing"),
         ("[drill]\nchecks = 3\n", ":22:10: invalid type: integer `3`, expected a sequence"),
-        ("[[secrets]]\nname = \"K\"\nref = \"hunter2\"\nopens=\"\"\nescrow=\"\"\nif_lost=\"mint\"\n", ":23:7: reference to a secret: expected env:VAR or file:PATH"),
-        ("[[secrets]]\nname = \"K\"\nopens=\"\"\nescrow=\"\"\nif_lost=\"minted\"\n", ":25:9: unknown value \"minted\"\nHINT: the nearest known value is \"mint\""),
+        (
+            "[[secrets]]\nname = \"K\"\nref = \"hunter2\"\nopens=\"\"\nescrow=\"\"\nif_lost=\"mint\"\n",
+            ":23:7: reference to a secret: expected env:VAR or file:PATH",
+        ),
+        (
+            "[[secrets]]\nname = \"K\"\nopens=\"\"\nescrow=\"\"\nif_lost=\"minted\"\n",
+            ":25:9: unknown value \"minted\"\nHINT: the nearest known value is \"mint\"",
+        ),
         (&hook("[]"), "the hook h runs nothing"),
         (&hook("[\"true\"]\ntimeout = \"soon\""), ":24:11: timeout \"soon\": expected a time above nothing"),
-        ("[[drill.checks]]\nname = \"c\"\nsql = \"SELECT 1\"\nsource = \"nope\"\n", "there is no source \"nope\""),
+        (
+            "[[drill.checks]]\nname = \"c\"\nsql = \"SELECT 1\"\nsource = \"nope\"\n",
+            "there is no source \"nope\"",
+        ),
         ("[[sources]]\nname = \"../x\"\ndatabase = \"b.db\"\n", ":22:8: "),
     ];
     for (more, expected) in cases {
@@ -143,7 +157,7 @@ fn recipients_that_are_no_keys_are_refused_before_the_first_byte() {
     let text = HEAD.replace("checkpoint =", "encrypt_to = [\"age1nope\"]\ncheckpoint =");
     world.write("attestore.toml", text);
     let said = world.fails(ErrorKind::InvalidInput, BACKUP);
-    assert!(said.contains("attestore.toml:10:15: "), "{said}");
+    assert!(said.contains("attestore.toml:10:14: age recipient"), "{said}");
 }
 
 #[test]
@@ -198,8 +212,9 @@ fn a_hook_that_fails_or_hangs_fails_the_run() {
     assert!(said.contains("took longer than 1 s"), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(120));
 
-    let world =
-        planned("[[hooks.after]]\nname = \"announce\"\nrun = [\"sh\", \"-c\", \"echo no network; exit 1\"]\n");
+    let world = planned(
+        "[[hooks.after]]\nname = \"announce\"\nrun = [\"sh\", \"-c\", \"echo no network; exit 1\"]\n",
+    );
     let made = world.json(i32::from(ErrorKind::Unavailable.exit_status()), BACKUP);
     assert!(made["problems"][0].as_str().unwrap().contains("the hook after announce ended with 1"), "{made}");
     assert_eq!(made["hooks"][0]["output"], "no network\n");
@@ -226,12 +241,16 @@ fn several_sources_at_once_are_one_backup_and_one_that_fails_leaves_nothing() {
     let more: String =
         (0..5).map(|n| format!("[[sources]]\nname = \"s{n}\"\ndatabase = \"s{n}.db\"\n")).collect();
     let world = planned(&more);
-    world.write("attestore.toml", format!("{HEAD}{more}").replace("checkpoint =", "parallel_sources = 3\ncheckpoint ="));
+    world.write(
+        "attestore.toml",
+        format!("{HEAD}{more}").replace("checkpoint =", "parallel_sources = 3\ncheckpoint ="),
+    );
     for n in 0..5 {
         world.sql(&format!("s{n}.db"), &format!("CREATE TABLE t(x); INSERT INTO t VALUES ({n})"));
     }
     let made = world.json(0, BACKUP);
-    let names: Vec<_> = made["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        made["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["app", "s0", "s1", "s2", "s3", "s4"], "in the plan's order");
     world.run(["verify", "repo"]).good();
     world.write("s3.db", "this is not a database at all, only text");

@@ -68,7 +68,11 @@ fn an_empty_repository_names_what_to_do_first() {
     let world = planned("");
     let run = world.run(STATUS).ends(1);
     assert!(run.out.starts_with("ATTESTORE PROBLEM: 3 problems - "), "{}", run.out);
-    assert!(run.out.contains("\nbackup-age: there is no backup -> make one: attestore backup --plan attestore.toml\n"));
+    assert!(
+        run.out.contains(
+            "\nbackup-age: there is no backup -> make one: attestore backup --plan attestore.toml\n"
+        )
+    );
     assert!(run.out.contains("\ndrill: no drill ever succeeded"), "{}", run.out);
     assert!(run.out.contains("\ncheckpoint: there is no checkpoint "), "{}", run.out);
     std::fs::remove_dir_all(world.path("repo")).unwrap();
@@ -91,12 +95,18 @@ fn a_backup_from_the_future_is_a_clock_that_jumped() {
     let world = healthy("");
     backup_at(&world, 48);
     let found = problems(&world.json(1, STATUS));
-    assert!(found.iter().any(|(check, detail, _)| check == "clock" && detail.contains("in the future")), "{found:?}");
+    assert!(
+        found.iter().any(|(check, detail, _)| check == "clock" && detail.contains("in the future")),
+        "{found:?}"
+    );
     // One that is older than the one before it in the log is still the newest.
     let world = healthy("");
     backup_at(&world, -72);
     let found = problems(&world.json(1, STATUS));
-    assert!(found.iter().any(|(check, detail, _)| check == "backup-age" && detail.contains("3 days old")), "{found:?}");
+    assert!(
+        found.iter().any(|(check, detail, _)| check == "backup-age" && detail.contains("3 days old")),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -105,10 +115,14 @@ fn assets_in_no_backup_are_named_one_by_one() {
     let more = "[[files]]\nname = \"config\"\npath = \".\"\n[[sources]]\nname = \"b\"\ndatabase = \"b.db\"\n";
     world.write("attestore.toml", format!("{HEAD}{more}"));
     let found = problems(&world.json(1, STATUS));
-    let lacks: Vec<_> = found.iter().filter(|(check, ..)| check == "assets").map(|found| found.1.as_str()).collect();
+    let lacks: Vec<_> =
+        found.iter().filter(|(check, ..)| check == "assets").map(|found| found.1.as_str()).collect();
     assert_eq!(
         lacks,
-        ["b is in the plan and not in the newest backup one", "config is in the plan and not in the newest backup one"]
+        [
+            "b is in the plan and not in the newest backup one",
+            "config is in the plan and not in the newest backup one"
+        ]
     );
 }
 
@@ -171,7 +185,10 @@ fn the_prometheus_file_is_replaced_in_one_step_and_written_also_when_the_reposit
     let with = ["status", "--plan", "attestore.toml", "--prometheus", "out.prom"];
     world.run(with).good();
     let text = String::from_utf8(world.read("out.prom")).unwrap();
-    for line in ["attestore_status_ok{plan=\"Receipts\"} 1", "attestore_check_ok{plan=\"Receipts\",check=\"drill\"} 1"] {
+    for line in [
+        "attestore_status_ok{plan=\"Receipts\"} 1",
+        "attestore_check_ok{plan=\"Receipts\",check=\"drill\"} 1",
+    ] {
         assert!(text.contains(&format!("{line}\n")), "{text}");
     }
     std::fs::rename(world.path("repo"), world.path("gone")).unwrap();
@@ -179,7 +196,10 @@ fn the_prometheus_file_is_replaced_in_one_step_and_written_also_when_the_reposit
     let text = String::from_utf8(world.read("out.prom")).unwrap();
     assert!(text.contains("attestore_status_ok{plan=\"Receipts\"} 0\n"), "{text}");
     std::fs::rename(world.path("gone"), world.path("repo")).unwrap();
-    world.fails(ErrorKind::InvalidInput, ["status", "--plan", "attestore.toml", "--prometheus", "repo/out.prom"]);
+    world.fails(
+        ErrorKind::InvalidInput,
+        ["status", "--plan", "attestore.toml", "--prometheus", "repo/out.prom"],
+    );
     world.run(["status", "--plan", "attestore.toml", "--prometheus", "nowhere/out.prom"]).ends(4);
 }
 

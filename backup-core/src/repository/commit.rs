@@ -245,9 +245,7 @@ impl Repository {
                 let taken = self.take(source, at, request, state, staging, ctx);
                 stop.fetch_or(taken.is_err(), Ordering::Relaxed);
                 done.fetch_add(1, Ordering::Relaxed);
-                if let Some(place) =
-                    results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at)
-                {
+                if let Some(place) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
                     *place = Some(taken);
                 }
             }
