@@ -108,7 +108,7 @@ fn run_after(plan: &Plan, id: Option<&str>, reports: &mut Vec<HookReport>) -> Ve
                 reports.push(report);
             }
             Err(error) => {
-                problems.push(format!("the hook after {}: {}", hook.name.get_ref(), error.full_text()))
+                problems.push(format!("the hook after {}: {}", hook.name.get_ref(), error.full_text()));
             }
         }
     }

@@ -89,7 +89,7 @@ fn sweep(parent: &Path) {
         if dead {
             match std::fs::remove_dir_all(entry.path()) {
                 Ok(()) => {
-                    tracing::warn!(folder = %entry.path().display(), "removed what a killed run had left")
+                    tracing::warn!(folder = %entry.path().display(), "removed what a killed run had left");
                 }
                 Err(error) => tracing::warn!(%error, "a scratch folder is left"),
             }

@@ -398,7 +398,7 @@ impl Looker<'_> {
         let make = format!("attestore verify {} --all", self.plan.repository());
         match last {
             None => {
-                self.problem("verification", format!("nothing was ever verified; due every {every}"), make)
+                self.problem("verification", format!("nothing was ever verified; due every {every}"), make);
             }
             Some(last) if last.time < every.before(self.now) => {
                 let detail = format!(

@@ -260,15 +260,8 @@ impl Repository {
                 }
             });
         }
-        let mut all = Vec::new();
-        for taken in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            match taken {
-                Some(taken) => all.push(taken?),
-                // Not begun because a later one failed first: its error follows.
-                None => {}
-            }
-        }
-        Ok(all)
+        // What was not begun has none; the error of the one that failed stands before it or after it.
+        results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
     }
 
     /// Takes one source into staging.
