@@ -308,6 +308,11 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the table that holds the chain in the system's own database.
     fn table(&self) -> &str;
 
+    /// Returns the text that defines the format where it is not built in: a profile. A backup keeps it with the chain.
+    fn definition(&self) -> Option<&str> {
+        None
+    }
+
     /// Returns the columns that the format reads.
     fn columns(&self) -> &[&str];
 
@@ -322,6 +327,16 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// export, newest first) are put in order before they are walked.
     fn order(&self) -> &[&str] {
         &[]
+    }
+
+    /// Returns the column of the record's own clock, by which an export chooses rows and a prune says what is old.
+    fn time_column(&self) -> Option<&str> {
+        None
+    }
+
+    /// Reports whether the format reads a row of one of its [`ChainFormat::companions`]; others do not leave with an export.
+    fn reads_companion(&self, _table: &str, _row: &serde_json::Map<String, serde_json::Value>) -> bool {
+        true
     }
 
     /// Returns the small tables that the format reads besides the chain (state rows, registries, checkpoints).

@@ -6,7 +6,7 @@
 //! - [`Json::push_jsonb`]: PostgreSQL's `jsonb::text`. A space after `:` and `,`; members by length of the name
 //!   in bytes, then by its bytes; of equal names the last; numbers as `numeric` prints them (`1e3` is `1000`,
 //!   `1.00` stays, there is no negative zero).
-//! - [`Json::push_compact`]: ECMAScript's `JSON.stringify` without spaces, members as they stand or sorted.
+//! - [`Json::push`]: as a [`Style`] says: ECMAScript's `JSON.stringify`, RFC 8785, Python's `json.dumps`.
 //!
 //! serde_json reads; nesting deeper than [`MAX_DEPTH`] is refused.
 
@@ -17,6 +17,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::canonical::push_string;
+use crate::formats::z4j::metadata::push_float;
 
 /// How deep values may be nested.
 pub(crate) const MAX_DEPTH: usize = 128;
@@ -37,13 +38,84 @@ pub(crate) enum Json {
     Object(Vec<(String, Self)>),
 }
 
-/// How the members of objects are ordered.
+/// How the members of objects are ordered. Of equal names the last counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Members {
     /// As they stand.
     AsFound,
-    /// By the UTF-16 code units of their names (RFC 8785 §3.2.3); of equal names the last.
-    Sorted,
+    /// By the UTF-16 code units of their names (RFC 8785 §3.2.3).
+    Utf16,
+    /// By the code points of their names (Python's `sort_keys`).
+    CodePoints,
+}
+
+/// How numbers are spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NumberStyle {
+    /// As they stand.
+    AsFound,
+    /// As ECMAScript prints the nearest binary64.
+    EcmaScript,
+    /// As Python: integers of any size, others as `repr` of the nearest binary64.
+    Python,
+}
+
+/// How JSON is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Style {
+    pub(crate) members: Members,
+    pub(crate) numbers: NumberStyle,
+    /// A space after `:` and `,`.
+    pub(crate) spaces: bool,
+    /// `\uXXXX` for all but printable ASCII (Python's `ensure_ascii`).
+    pub(crate) ascii: bool,
+}
+
+impl Style {
+    /// ECMAScript's `JSON.stringify`.
+    pub(crate) const STRINGIFY: Self =
+        Self { members: Members::AsFound, numbers: NumberStyle::EcmaScript, spaces: false, ascii: false };
+    /// RFC 8785.
+    pub(crate) const RFC_8785: Self = Self { members: Members::Utf16, ..Self::STRINGIFY };
+    /// Python's `json.dumps(…, sort_keys=True)`.
+    pub(crate) const PYTHON: Self =
+        Self { members: Members::CodePoints, numbers: NumberStyle::Python, spaces: false, ascii: false };
+
+    /// Appends a string, quotes included.
+    pub(crate) fn push_string(self, out: &mut Vec<u8>, text: &str) {
+        use std::io::Write as _;
+        if !self.ascii {
+            push_string(out, text);
+            return;
+        }
+        let from = out.len();
+        push_string(out, text);
+        if out.iter().skip(from).all(|byte| (b' '..=b'~').contains(byte)) {
+            return;
+        }
+        let escaped = String::from_utf8_lossy(out.get(from..).unwrap_or(&[])).into_owned();
+        out.truncate(from);
+        for letter in escaped.chars() {
+            if (' '..='~').contains(&letter) {
+                out.push(u8::try_from(letter).unwrap_or(b'?'));
+            } else {
+                for unit in letter.encode_utf16(&mut [0; 2]) {
+                    // Writing to a vector does not fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+
+    /// Appends what stands between two members or items.
+    pub(crate) fn push_comma(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.spaces { b", " } else { b"," });
+    }
+
+    /// Appends what stands behind a member's name.
+    pub(crate) fn push_colon(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.spaces { b": " } else { b":" });
+    }
 }
 
 impl Json {
@@ -107,32 +179,40 @@ impl Json {
         Some(())
     }
 
-    /// Appends the value as ECMAScript's `JSON.stringify` writes it; `None` when a number is beyond binary64.
-    pub(crate) fn push_compact(&self, out: &mut Vec<u8>, order: Members) -> Option<()> {
+    /// Appends the value; `None` when a number is beyond binary64 and is to be written as one.
+    pub(crate) fn push(&self, out: &mut Vec<u8>, style: Style) -> Option<()> {
         match self {
             Self::Null => out.extend_from_slice(b"null"),
             Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
-            Self::Number(digits) => push_ecmascript_number(out, digits)?,
-            Self::Text(text) => push_string(out, text),
+            Self::Number(digits) => push_number(out, digits, style.numbers)?,
+            Self::Text(text) => style.push_string(out, text),
             Self::Array(items) => {
                 out.push(b'[');
                 for (at, item) in items.iter().enumerate() {
-                    out.extend_from_slice(if at > 0 { b"," } else { b"" });
-                    item.push_compact(out, order)?;
+                    if at > 0 {
+                        style.push_comma(out);
+                    }
+                    item.push(out, style)?;
                 }
                 out.push(b']');
             }
             Self::Object(members) => {
                 let mut ordered: Vec<&(String, Self)> = members.iter().collect();
-                if order == Members::Sorted {
-                    ordered.sort_by(|left, right| left.0.encode_utf16().cmp(right.0.encode_utf16()));
+                match style.members {
+                    Members::AsFound => {}
+                    Members::Utf16 => {
+                        ordered.sort_by(|left, right| left.0.encode_utf16().cmp(right.0.encode_utf16()));
+                    }
+                    Members::CodePoints => ordered.sort_by(|left, right| left.0.cmp(&right.0)),
                 }
                 out.push(b'{');
                 for (at, (name, value)) in last_of_equal(&ordered).enumerate() {
-                    out.extend_from_slice(if at > 0 { b"," } else { b"" });
-                    push_string(out, name);
-                    out.push(b':');
-                    value.push_compact(out, order)?;
+                    if at > 0 {
+                        style.push_comma(out);
+                    }
+                    style.push_string(out, name);
+                    style.push_colon(out);
+                    value.push(out, style)?;
                 }
                 out.push(b'}');
             }
@@ -190,14 +270,24 @@ fn push_numeric(out: &mut Vec<u8>, number: &str) -> Option<()> {
     Some(())
 }
 
-/// Appends a JSON number as ECMAScript prints the nearest binary64.
-fn push_ecmascript_number(out: &mut Vec<u8>, number: &str) -> Option<()> {
-    let value: f64 = number.parse().ok()?;
-    if !value.is_finite() {
-        return None;
+/// Appends a JSON number; `None` when it is beyond binary64.
+fn push_number(out: &mut Vec<u8>, number: &str, style: NumberStyle) -> Option<()> {
+    let integer = !number.contains(['.', 'e', 'E']);
+    match style {
+        NumberStyle::AsFound => out.extend_from_slice(number.as_bytes()),
+        NumberStyle::Python if integer => {
+            out.extend_from_slice(if number == "-0" { b"0" } else { number.as_bytes() });
+        }
+        NumberStyle::Python => push_float(out, finite(number)?),
+        NumberStyle::EcmaScript => {
+            out.extend_from_slice(ryu_js::Buffer::new().format_finite(finite(number)?).as_bytes());
+        }
     }
-    out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
     Some(())
+}
+
+fn finite(number: &str) -> Option<f64> {
+    number.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
 /// Reads an object's members without looking into them.
@@ -231,9 +321,9 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn compact(text: &str, order: Members) -> String {
+    fn written(text: &str, style: Style) -> String {
         let mut out = Vec::new();
-        Json::parse(text).unwrap().push_compact(&mut out, order).unwrap();
+        Json::parse(text).unwrap().push(&mut out, style).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -259,13 +349,23 @@ mod tests {
     }
 
     #[test]
-    fn compact_is_written_as_ecmascript_writes_it() {
+    fn styles_are_those_of_ecmascript_and_python() {
         let text = r#"{ "b" : 1.0, "a" : [1e21, 0.000001, 1e-7, "\u2028\u0007"], "b" : -0 }"#;
         assert_eq!(
-            compact(text, Members::Sorted),
+            written(text, Style::RFC_8785),
             "{\"a\":[1e+21,0.000001,1e-7,\"\u{2028}\\u0007\"],\"b\":0}"
         );
-        assert_eq!(compact(r#"{"b":1,"a":{"d":1,"c":2}}"#, Members::AsFound), r#"{"b":1,"a":{"d":1,"c":2}}"#);
+        assert_eq!(written(r#"{"b":1,"a":{"d":1,"c":2}}"#, Style::STRINGIFY), r#"{"b":1,"a":{"d":1,"c":2}}"#);
+        // json.dumps({"é": [1.0, 1e16, -0.0, 10**30, 1e-05, "\x7f😀/"]}, sort_keys=True)
+        let text = "{\"é\": [1.0, 1e16, -0.0, 1000000000000000000000000000000, 0.00001, \"\u{7f}😀/\"]}";
+        assert_eq!(
+            written(text, Style { spaces: true, ascii: true, ..Style::PYTHON }),
+            r#"{"\u00e9": [1.0, 1e+16, -0.0, 1000000000000000000000000000000, 1e-05, "\u007f\ud83d\ude00/"]}"#
+        );
+        // U+FF5E sorts before U+1F600 by code point, behind it by UTF-16.
+        let text = "{\"😀\":1,\"～\":2}";
+        assert_eq!(written(text, Style::PYTHON), "{\"～\":2,\"😀\":1}");
+        assert_eq!(written(text, Style::RFC_8785), text);
     }
 
     #[test]
@@ -287,11 +387,11 @@ mod tests {
         }
 
         #[test]
-        fn sorted_compact_is_rfc_8785(value in any::<f64>().prop_filter("finite", |value| value.is_finite()), names in proptest::collection::vec("\\PC{0,3}", 0..5)) {
+        fn sorted_by_utf_16_is_rfc_8785(value in any::<f64>().prop_filter("finite", |value| value.is_finite()), names in proptest::collection::vec("\\PC{0,3}", 0..5)) {
             let members: serde_json::Map<String, serde_json::Value> =
                 names.into_iter().map(|name| (name, value.into())).collect();
             let text = serde_json::to_string(&members).unwrap();
-            prop_assert_eq!(compact(&text, Members::Sorted), serde_json_canonicalizer::to_string(&members).unwrap());
+            prop_assert_eq!(written(&text, Style::RFC_8785), serde_json_canonicalizer::to_string(&members).unwrap());
         }
     }
 }

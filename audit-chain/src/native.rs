@@ -262,6 +262,20 @@ impl NativeHead {
         Self { chain: chain.into(), seq: 0, hash: String::new(), keyed: false }
     }
 
+    /// Takes a chain up where its last record stands: its number, its hash, and whether it names a key.
+    ///
+    /// Nothing is checked here; [`NativeHead::next`] refuses a head that cannot be one.
+    #[must_use]
+    pub fn at(chain: impl Into<String>, seq: u64, hash: impl Into<String>, keyed: bool) -> Self {
+        Self { chain: chain.into(), seq, hash: hash.into(), keyed }
+    }
+
+    /// Reports whether the last record is keyed, so that the next must be.
+    #[must_use]
+    pub const fn is_keyed(&self) -> bool {
+        self.keyed
+    }
+
     /// Returns the chain's id.
     #[must_use]
     pub fn chain(&self) -> &str {

@@ -160,6 +160,9 @@ pub struct ChainEntry {
     pub table: String,
     /// The format's name.
     pub format: String,
+    /// The profile that defines the format, where it is not built in: TOML text. The backup verifies without other files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// How many records in all chains of the table.
     pub records: u64,
     /// The verdict.

@@ -19,6 +19,7 @@ mod facts;
 mod fault;
 mod in_use;
 mod into_folder;
+pub mod ledger;
 pub mod migrations;
 mod open;
 mod ordered;
@@ -31,6 +32,7 @@ mod source;
 mod staging;
 mod swap;
 pub mod table;
+mod together;
 mod watch;
 
 pub use aside::{SetAside, archive_set_aside, remove_set_aside, set_aside};

@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::fault::{self, SMALLEST_PAGE, explain};
 
 /// How long SQLite itself waits for a lock before the caller's flag and deadline are looked at again.
-const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 /// The pause where SQLite says "busy" without waiting (a lock that waiting in place cannot get).
 const PAUSE: Duration = Duration::from_millis(5);
 

@@ -4,10 +4,13 @@
 //! Nobody else knows the file, so all checks run at once, each on a connection of its own. Called by [`crate::restore`].
 
 use std::path::Path;
+use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::format::ChainFormat;
 use audit_chain::formats;
 use audit_chain::keys::KeyRing;
+use audit_chain::profile::Profile;
 use audit_chain::report::{ChainReport, Verdict};
 use backup_core::context::Context;
 use backup_core::error::{Error, ErrorKind, Result};
@@ -113,7 +116,7 @@ fn chains(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<(Vec<Judged>,
         });
         let request = match at {
             Some(at) => Some(asked.remove(at).clone()),
-            None => formats::by_name(&entry.format).ok().map(|format| ChainRequest {
+            None => format_of(entry)?.map(|format| ChainRequest {
                 format,
                 table: Some(entry.table.clone()),
                 keys: proof.keys.clone(),
@@ -138,6 +141,17 @@ fn chains(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<(Vec<Judged>,
         reports.push(report);
     }
     Ok((judged, reports))
+}
+
+/// Returns the format of a chain as it was backed up: built in, or the profile that the manifest holds.
+fn format_of(entry: &ChainEntry) -> Result<Option<Arc<dyn ChainFormat>>> {
+    match &entry.profile {
+        Some(text) => {
+            let profile = Profile::parse(&format!("the profile {} in the manifest", entry.format), text)?;
+            Ok(Some(Arc::new(profile)))
+        }
+        None => Ok(formats::by_name(&entry.format).ok()),
+    }
 }
 
 fn table_of(request: &ChainRequest) -> &str {

@@ -1,8 +1,8 @@
-//! A chain's table as a [`RowSource`]: many readers on a private copy, one reader on a live database.
+//! A chain's table as a [`RowSource`]: many readers on a private copy, and on a live database where they see one instant.
 //!
-//! A private copy never changes, so every worker opens a connection of its own and claims the next range of row
-//! ids (`ranges.rs`). A live database is read by one connection in one read transaction, because several
-//! could each see another instant (`ordered.rs`); so is a table without row ids or with an order of its own.
+//! A private copy never changes, so every worker gets a connection of its own and claims the next range of row
+//! ids (`ranges.rs`). So it is on a live database whose connections could be given one snapshot (`together.rs`). Else one
+//! connection reads in one read transaction (`ordered.rs`), as it does where a table has no row ids or an order of its own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use backup_core::error::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use crate::copy::begin_read;
-use crate::open::{absolute, open_immutable, open_live};
+use crate::open::{absolute, open_immutable};
 use crate::ordered::Ordered;
 use crate::ranges::Ranges;
 use crate::schema::{Table, quote};
+use crate::together::open_together;
 
 /// How many rows a chunk has, at most.
 pub const DEFAULT_CHUNK_ROWS: u32 = 4_096;
@@ -29,6 +29,9 @@ pub const DEFAULT_CHUNK_ROWS: u32 = 4_096;
 pub const MAX_COMPANION_ROWS: usize = 100_000;
 /// How long a lock of another connection is waited for by default.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many connections read a live database at once, at most: every one of them is one more that must find the same snapshot.
+pub const MAX_CONNECTIONS: usize = 16;
 
 /// How a chain's table is read.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct TableOptions {
     pub chunk_rows: u32,
     /// How long a lock of another connection is waited for, on a live database.
     pub busy_timeout: Duration,
+    /// How many connections may read a live database at once; 0 means one per core, at most [`MAX_CONNECTIONS`].
+    pub connections: usize,
     /// The database that a private copy is of: messages name it and not the copy.
     pub copy_of: Option<PathBuf>,
 }
@@ -55,6 +60,7 @@ impl Default for TableOptions {
             companions: Vec::new(),
             chunk_rows: DEFAULT_CHUNK_ROWS,
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
+            connections: 0,
             copy_of: None,
         }
     }
@@ -68,6 +74,14 @@ pub struct ChainTable {
     columns: Columns,
     companions: Companions,
     rows: Rows,
+}
+
+/// Which connections there are besides the first.
+enum Others {
+    /// As many as are asked for.
+    Copy,
+    /// These, with the snapshot of the first.
+    Snapshot(Vec<Connection>),
 }
 
 #[derive(Debug)]
@@ -84,29 +98,32 @@ impl ChainTable {
     /// `InvalidInput` for an order that is not made of columns; whatever SQLite says.
     pub fn open_copy(path: &Path, table: &str, options: &TableOptions, ctx: &Context) -> Result<Self> {
         let path = absolute(path)?;
-        Self::new(open_immutable(&path)?, &path, table, options, ctx, false)
+        Self::new(open_immutable(&path)?, Others::Copy, &path, table, options, ctx)
     }
 
     /// Opens a table of a database that others may be writing. One read transaction begins here and lasts as
-    /// long as the value: every pass sees the same instant.
+    /// long as the value: every pass sees the same instant. Where several connections can be given that instant, readers share the work.
     ///
     /// # Errors
     /// As [`ChainTable::open_copy`]; `NotFound` when there is no such file; `Locked` after the busy timeout.
     pub fn open_live(path: &Path, table: &str, options: &TableOptions, ctx: &Context) -> Result<Self> {
         let path = absolute(path)?;
-        let connection = open_live(&path, options.busy_timeout, ctx)?;
-        // The transaction ends when the connection closes.
-        begin_read(&connection, &path, options.busy_timeout, ctx)?;
-        Self::new(connection, &path, table, options, ctx, true)
+        let count = match options.connections {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_CONNECTIONS),
+            some => some.min(MAX_CONNECTIONS),
+        };
+        // The transactions end when the connections close.
+        let (connection, others) = open_together(&path, options.busy_timeout, count, ctx)?;
+        Self::new(connection, Others::Snapshot(others), &path, table, options, ctx)
     }
 
     fn new(
         connection: Connection,
+        others: Others,
         path: &Path,
         table: &str,
         options: &TableOptions,
         ctx: &Context,
-        live: bool,
     ) -> Result<Self> {
         let shown = options.copy_of.as_deref().unwrap_or(path);
         let table = Table::find(&connection, shown, table, &options.wanted)?;
@@ -118,9 +135,20 @@ impl ChainTable {
         let file = shown.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{file}:{}", table.name);
         let columns = Columns::new(table.columns.iter().cloned());
-        let rows = match (&order, &table.rowid) {
-            (None, Some(rowid)) if !live => {
-                Rows::Ranges(Ranges::new(&name, path, &table.name, rowid, options.chunk_rows))
+        let rows = match (&order, &table.rowid, others) {
+            (None, Some(rowid), Others::Copy) => {
+                Rows::Ranges(Ranges::of_copy(&name, path, &table.name, rowid, options.chunk_rows))
+            }
+            (None, Some(rowid), Others::Snapshot(mut connections)) if !connections.is_empty() => {
+                connections.push(connection);
+                Rows::Ranges(Ranges::of_snapshot(
+                    &name,
+                    path,
+                    &table.name,
+                    rowid,
+                    options.chunk_rows,
+                    connections,
+                ))
             }
             _ => {
                 let order = order.or_else(|| table.rowid.as_deref().map(quote));
@@ -204,7 +232,7 @@ impl RowSource for ChainTable {
 
     fn reader(&self) -> ChainResult<Box<dyn ChunkReader + '_>> {
         match &self.rows {
-            Rows::Ranges(ranges) => ranges.reader(),
+            Rows::Ranges(ranges) => Ok(ranges.reader()),
             Rows::Ordered(ordered) => Ok(ordered.reader()),
         }
     }

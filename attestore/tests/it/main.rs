@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod faults;
 mod keygen;
 mod kinds;
 mod list;
 mod plan;
+mod profiles;
 mod restore;
 mod signals;
 mod status;

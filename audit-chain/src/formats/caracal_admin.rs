@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::format::{
     ChainFormat, Conclusion, Fault, Link, LinkRules, OrderKey, Record, RecordRule, Remark, Setup,
 };
-use crate::json_tree::{Json, Members};
+use crate::json_tree::{Json, Style};
 use crate::report::NoteKind;
 use crate::timestamp::Instant;
 use crate::value::{Columns, Row, Value};
@@ -101,6 +101,10 @@ impl ChainFormat for CaracalAdmin {
 
     fn order(&self) -> &[&str] {
         &["zone_id", "chain_seq"]
+    }
+
+    fn time_column(&self) -> Option<&str> {
+        Some("occurred_at")
     }
 
     fn links(&self) -> LinkRules {
@@ -292,7 +296,7 @@ impl Payload {
         };
         let write = |value: &Json| {
             let mut text = Vec::new();
-            value.push_compact(&mut text, Members::AsFound)?;
+            value.push(&mut text, Style::STRINGIFY)?;
             Some(text)
         };
         let Json::Object(found) = Json::parse(text).ok()? else {

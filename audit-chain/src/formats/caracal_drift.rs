@@ -30,7 +30,7 @@ const MAX_NUMBER_SPELLINGS: u64 = 4_096;
 /// How many tries of step 2 may fail, per thread.
 const NUMBER_BUDGET: u64 = 4_000_000;
 /// How many tries of step 4 may be made, per thread.
-const SECOND_BUDGET: u64 = 6_000_000;
+const SECOND_BUDGET: u64 = 3_000_000;
 
 const JSON_RESPELT: &str =
     "JSON is spelt otherwise than PostgreSQL spells it; spelt as jsonb::text it is what was hashed";

@@ -480,6 +480,7 @@ fn chain_entry(
         source: source.to_owned(),
         table: table_of(chain).to_owned(),
         format: report.format.clone(),
+        profile: chain.format.definition().map(str::to_owned),
         records: report.records,
         verdict: report.verdict,
         findings: report.findings_total,

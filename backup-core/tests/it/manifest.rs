@@ -33,6 +33,7 @@ fn whole() -> Manifest {
         source: "app".into(),
         table: "receipts".into(),
         format: "native".into(),
+        profile: Some("profile = 1\n".into()),
         records: 3,
         verdict: Verdict::Intact,
         findings: 0,

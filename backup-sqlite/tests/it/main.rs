@@ -8,6 +8,8 @@ mod child;
 mod conformance;
 mod crash;
 mod into;
+mod ledger;
+mod live;
 mod receipts;
 mod restore;
 mod rows;
@@ -19,6 +21,7 @@ fn roles(role: &str) {
     match role {
         "into" => into::role(),
         "into-once" => into::role_once(),
+        "rewrite" => live::role(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),
         "snapshot-told" => snapshot::role(),

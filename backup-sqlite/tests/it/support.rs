@@ -202,6 +202,7 @@ impl Backup {
                 source: outcome.facts.name.clone(),
                 table: request.table.clone().unwrap_or_else(|| request.format.table().to_owned()),
                 format: report.format.clone(),
+                profile: request.format.definition().map(str::to_owned),
                 records: report.records,
                 verdict: report.verdict,
                 findings: report.findings_total,

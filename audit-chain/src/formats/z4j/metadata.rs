@@ -254,7 +254,7 @@ fn was_exponent(raw: &str) -> bool {
 }
 
 /// Appends a binary64 as Python's `repr` spells it.
-pub(super) fn push_float(out: &mut Vec<u8>, value: f64) {
+pub(crate) fn push_float(out: &mut Vec<u8>, value: f64) {
     use std::io::Write as _;
     if value.is_nan() {
         out.extend_from_slice(b"NaN");

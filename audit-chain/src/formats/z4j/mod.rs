@@ -25,7 +25,7 @@ mod fields;
 mod forms;
 mod keys;
 mod last;
-mod metadata;
+pub(crate) mod metadata;
 mod row;
 mod state;
 mod values;
@@ -194,6 +194,14 @@ impl ChainFormat for Z4j {
 
     fn order(&self) -> &[&str] {
         &["occurred_at", "id"]
+    }
+
+    fn time_column(&self) -> Option<&str> {
+        Some("occurred_at")
+    }
+
+    fn reads_companion(&self, table: &str, row: &serde_json::Map<String, serde_json::Value>) -> bool {
+        table != state::META_TABLE || row.get("key").is_some_and(|key| key == "audit_prune_watermark")
     }
 
     fn companions(&self) -> &[&str] {
