@@ -37,7 +37,8 @@ const DEFAULT_LOCK_WAIT: Duration = Duration::from_secs(2);
 pub struct RestoreOptions {
     /// The object (`database/app.db`), where the backup holds several databases.
     pub object: Option<String>,
-    /// What the deployed program knows of the schema; empty means that migrations are only reported.
+    /// What the deployed program knows of the schema. Empty means what the database at the target records, and
+    /// where there is none, that migrations are only reported.
     pub known: Vec<Known>,
     /// Restores a database that is newer than the program.
     pub allow_newer: bool,
@@ -240,7 +241,7 @@ impl Restore for SqliteRestore {
             integrity: self.options.integrity,
             foreign_keys: self.options.foreign_keys,
             facts: checked.facts,
-            known: &self.options.known,
+            known: &checked.known,
             checks: &self.options.checks,
             chains: &checked.chains,
             requests: &self.options.chains,
