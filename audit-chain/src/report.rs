@@ -271,6 +271,18 @@ impl ChainReport {
         self.findings.iter().any(|finding| finding.kind == kind)
     }
 
+    /// Adds what was found of the input as a whole.
+    pub fn add_findings(&mut self, found: Vec<Finding>) {
+        if found.is_empty() {
+            return;
+        }
+        self.findings_total += found.len() as u64;
+        self.findings.extend(found);
+        self.ok = false;
+        self.verdict = Verdict::Findings;
+        self.diagnosis = crate::diagnose::sentence(self);
+    }
+
     /// Returns the summary of a chain.
     #[must_use]
     pub fn chain(&self, id: &str) -> Option<&ChainSummary> {

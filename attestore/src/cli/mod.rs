@@ -7,9 +7,11 @@ use clap::Parser as _;
 use clap::error::ErrorKind as Usage;
 
 mod args;
+mod chain_export;
 mod guard;
 mod ledger;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod text;

@@ -432,7 +432,7 @@ fn seconds(instant: Timestamp) -> String {
 }
 
 /// Counts things in the singular or the plural.
-fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -63,6 +63,10 @@ impl ChainFormat for Native {
         Some(format!("{table}{VALUES_SUFFIX}"))
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("at")
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: true, clock: true }
     }
