@@ -18,7 +18,7 @@ use crate::backup::open_repository;
 use crate::contents::databases;
 use crate::lineage::{Recorder, RecorderOptions};
 use crate::repository::refuse_inside;
-use crate::{chain, input, keys, verify};
+use crate::{chain, input, keys};
 
 /// How a backup is put back.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +179,7 @@ fn open_backup(
     ctx: &Context,
 ) -> Result<StoredBackup> {
     let read = ReadOptions {
-        identities: verify::identities(options.identity.as_deref())?,
+        identities: keys::identities(options.identity.as_deref())?,
         public_keys: keys::public_keys(&options.public_keys)?,
     };
     repository.objects(id, &read, ctx)

@@ -12,6 +12,7 @@
 //! links (docs/sqlite.md says why).
 
 mod aside;
+pub mod cells;
 pub mod checks;
 mod copy;
 mod facts;
@@ -26,6 +27,7 @@ mod ordered;
 mod preflight;
 mod prove;
 pub mod prune;
+mod pump;
 mod ranges;
 mod restore;
 mod schema;

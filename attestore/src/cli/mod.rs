@@ -12,6 +12,7 @@ mod chain_prune;
 mod guard;
 mod ledger;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod text;
