@@ -57,6 +57,8 @@ impl ContentCheck for Contents {
             let options = RestoreOptions {
                 object: Some(object.clone()),
                 keys: self.keys.clone(),
+                // Whether a program starts on it is asked when it is restored for one.
+                allow_dirty: true,
                 ..Default::default()
             };
             let restore = SqliteRestore::with_options(scratch.path().join("contents.db"), options);
@@ -80,5 +82,8 @@ impl ContentCheck for Contents {
 /// Tells what is wrong with a backup from what is wrong with the machine.
 pub(crate) fn is_about_contents(error: &Error) -> bool {
     use backup_core::error::ErrorKind as Kind;
-    matches!(error.kind(), Kind::Corrupt | Kind::Tampered | Kind::Mismatch | Kind::Malformed)
+    matches!(
+        error.kind(),
+        Kind::Corrupt | Kind::Tampered | Kind::Mismatch | Kind::Malformed | Kind::Incompatible
+    )
 }

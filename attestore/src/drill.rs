@@ -194,7 +194,7 @@ fn write_report(path: &Path, report: &DrillReport) -> Result<Digest> {
 pub fn markdown(report: &DrillReport) -> String {
     let verdict = if report.ok { "restored and proven" } else { "FAILED" };
     let mut text = format!(
-        "# Restore drill: {verdict}\n\nBackup `{}` of {}, restored on {} in {:.3} s. At that moment it was {} old.\n\n",
+        "# Restore drill: {verdict}\n\nBackup `{}` of {:.0}, restored on {:.0} in {:.3} s. At that moment it was {} old.\n\n",
         report.backup,
         report.created_at,
         report.started_at,
@@ -212,10 +212,10 @@ pub fn markdown(report: &DrillReport) -> String {
         for chain in &report.chains {
             let _ = writeln!(
                 text,
-                "| {} | {} | {:?} | {} |",
+                "| {} | {} | {} | {} |",
                 cell(&chain.format),
                 chain.records,
-                chain.verdict,
+                chain.verdict.name(),
                 cell(&chain.diagnosis)
             );
         }

@@ -6,6 +6,9 @@
 pub mod aside;
 pub mod backup;
 pub mod chain;
+pub mod chain_export;
+pub mod chain_input;
+mod chain_pages;
 pub mod contents;
 pub mod doctor;
 pub mod drill;

@@ -111,6 +111,11 @@ pub(crate) enum Chain {
         after_help = "Example:\n  attestore chain checkpoint app.db --format aegisagent --sign-with backup.key > today.checkpoint"
     )]
     Checkpoint(ChainCheckpoint),
+    /// Export the rows of the chains as NDJSON or CSV, with all that is needed to verify them from the file
+    #[command(
+        after_help = "--from and --to are half-open: from T on, before T. A row's own time counts. A filtered export still verifies: FILE.json says where it begins.\n\nExamples:\n  attestore chain export app.db --format aegisagent --out receipts.ndjson\n  attestore chain export z4j.db --format z4j --as csv --from 2026-11-01 --to 2026-12-01 --out november.csv\n  attestore chain export app.db --format caracal --out /mnt/archive --watermark /var/lib/caracal.watermark"
+    )]
+    Export(super::chain_export::ChainExport),
 }
 
 /// Arguments of `keygen`.

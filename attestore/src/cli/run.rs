@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
 use super::output::{self, Output};
-use super::{Outcome, progress, text};
+use super::{Outcome, chain_export, progress, text};
 
 /// Runs one verb.
 ///
@@ -43,6 +43,9 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Chain(args::Chain::Checkpoint(arguments)) => {
             chain_checkpoint(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Export(arguments)) => {
+            chain_export::run(arguments, out, &progress::context(quiet)?)
         }
         Verb::Keygen(arguments) => {
             out.show(&repository::keygen(&arguments.out)?, text::keygen)?;
