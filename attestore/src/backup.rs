@@ -19,12 +19,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::input::{self, Source};
-use crate::{chain, keys};
+use crate::postgres::{PostgresOptions, ServerSource};
+use crate::{chain, keys, postgres};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// Databases: a path, `sqlite:PATH`, or `NAME=` before either.
+    /// Databases: a path, `sqlite:PATH`, `postgres://…`, or `NAME=` before one of them.
     pub sources: Vec<String>,
     /// The backup's name instead of a UTC time stamp.
     pub name: Option<String>,
@@ -52,6 +53,8 @@ pub struct BackupOptions {
     pub refuse_findings: bool,
     /// How long to wait for another backup to end.
     pub wait: Duration,
+    /// How PostgreSQL servers are reached.
+    pub postgres: PostgresOptions,
 }
 
 /// One backup as INTERFACE.md writes it.
@@ -169,8 +172,16 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         })
         .collect::<Result<Vec<_>>>()?;
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
-    let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
-    let alone = databases.len() == 1;
+    let servers: Vec<_> = options.sources.iter().filter_map(|text| ServerSource::parse(text)).collect();
+    let files = options.sources.iter().filter(|text| ServerSource::parse(text).is_none());
+    let databases = files.map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
+    let alone = databases.len() + servers.len() == 1;
+    #[cfg(feature = "postgres")]
+    snapshots.extend(postgres::snapshots(&servers, &options.postgres, &chains, alone, ctx)?);
+    #[cfg(not(feature = "postgres"))]
+    if !servers.is_empty() {
+        return Err(postgres::absent());
+    }
     let mut exclude = vec![repository.path().to_owned()];
     for Source { name, path } in databases {
         exclude.push(path.clone());

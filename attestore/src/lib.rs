@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod drill;
 pub mod input;
 pub mod keys;
+pub mod postgres;
 pub mod repository;
 pub mod restore;
 pub mod verify;

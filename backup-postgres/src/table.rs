@@ -432,6 +432,9 @@ fn spell(name: &str, of: &postgres::types::Type, spelling: Spelling) -> (Kind, S
     }
     let column = format!("q.{}", quote_ident(name));
     let dump = spelling == Spelling::Dump;
+    if dump && matches!(of.kind(), TypeKind::Array(_)) {
+        return (Kind::Json, format!("to_json({column})"));
+    }
     match of {
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => (Kind::Int, column),
         Type::BOOL => (Kind::Bool, column),

@@ -8,6 +8,7 @@ mod faults;
 mod keygen;
 mod kinds;
 mod list;
+mod postgres;
 mod profiles;
 mod restore;
 mod signals;

@@ -5,5 +5,7 @@
 
 mod cluster;
 mod connect;
+mod pitfalls;
 mod snapshot;
 mod support;
+mod vectors;
