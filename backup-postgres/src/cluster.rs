@@ -174,7 +174,9 @@ impl ScratchCluster {
             let answer = Connection::open(&address, &SessionOptions::default(), ctx);
             let Err(error) = answer else { return Ok(()) };
             let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            if begun.elapsed() > START_TIMEOUT || log.contains("FATAL:") && !log.contains("starting up") {
+            // A server that is starting turns clients away with a FATAL of its own.
+            let fatal = |line: &str| line.contains("FATAL:") && !line.contains("the database system is");
+            if begun.elapsed() > START_TIMEOUT || log.lines().any(fatal) {
                 let from = log.floor_char_boundary(log.len().saturating_sub(2_000));
                 let end = log.get(from..).unwrap_or("").trim().to_owned();
                 return Err(Error::Core(

@@ -311,6 +311,11 @@ fn a_standby_is_a_source_too() {
     let options = ClusterOptions {
         tools: tools(),
         standby_of: Some(cluster().address("postgres").unwrap()),
+        // A standby wants at least what its primary has.
+        settings: vec![
+            ("max_connections".into(), "200".into()),
+            ("max_prepared_transactions".into(), "4".into()),
+        ],
         ..ClusterOptions::default()
     };
     let standby = ScratchCluster::start(&options, &Context::new()).unwrap();

@@ -119,7 +119,12 @@ fn z4j_on_a_server_is_judged_with_its_state_row() {
     ] {
         let case = folder.join("z4j").join(case);
         let database = Database::new();
-        psql(&database.name, &["-f", case.join("audit_tables.sql").to_str().unwrap()], "");
+        // The triggers call functions that the file does not hold; the rows are all there.
+        psql(
+            &database.name,
+            &["-v", "ON_ERROR_STOP=0", "-f", case.join("audit_tables.sql").to_str().unwrap()],
+            "",
+        );
         let expected = expected(&case);
         let mut keys = KeyRing::new();
         for (name, value) in expected["runs"][0]["env"].as_object().unwrap() {
