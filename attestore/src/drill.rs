@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::backup::open_repository;
 use crate::contents::{Contents, databases, is_about_contents};
+use crate::keys;
 use crate::repository::refuse_inside;
 use crate::restore::{check_secrets, sql_check};
-use crate::{keys, verify};
+use crate::words::age;
 
 /// How a drill is made.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +84,7 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let (started_at, start) = (Timestamp::now(), Instant::now());
     let read = ReadOptions {
-        identities: verify::identities(options.identity.as_deref())?,
+        identities: keys::identities(options.identity.as_deref())?,
         public_keys: keys::public_keys(&options.public_keys)?,
     };
     let backup = repository.objects(id, &read, ctx)?;
@@ -231,15 +232,4 @@ pub fn markdown(report: &DrillReport) -> String {
 fn cell(text: &str) -> String {
     let blank = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(blank).collect::<String>().replace('|', "\\|").replace('<', "&lt;")
-}
-
-/// Spells an age.
-fn age(seconds: i64) -> String {
-    match seconds {
-        1 => "1 second".to_owned(),
-        ..120 => format!("{seconds} seconds"),
-        120..7_200 => format!("{} minutes", seconds / 60),
-        7_200..172_800 => format!("{} hours", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }

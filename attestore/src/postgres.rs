@@ -9,14 +9,15 @@ use std::time::Duration;
 
 #[cfg(feature = "postgres")]
 use audit_chain::format::ChainFormat;
-#[cfg(feature = "postgres")]
 use backup_core::context::Context;
 use backup_core::error::Result;
 #[cfg(not(feature = "postgres"))]
 use backup_core::error::{Error, ErrorKind};
-use backup_core::traits::ChainRequest;
+use backup_core::traits::{ChainRequest, Snapshot};
 #[cfg(feature = "postgres")]
 use backup_postgres::{Address, Environment, PostgresSource, SourceOptions, tools::ToolOptions};
+
+use crate::backup::BackupOptions;
 
 /// A connection string. `Debug` shows its scheme only: it may hold a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -155,34 +156,49 @@ pub fn source(
     Ok(made)
 }
 
-/// Makes the sources of a backup, each with the chains whose tables it has.
+/// A source of a backup with the chains that are verified in it.
+type Held = (Box<dyn Snapshot>, Vec<ChainRequest>);
+
+/// Makes a source of a backup with its chains: `own` where they are said, else those of `chains` whose tables it has.
 ///
 /// # Errors
 /// As [`source`]; where there are several sources, what the server says when it is asked for its tables.
 #[cfg(feature = "postgres")]
-pub(crate) fn snapshots(
-    sources: &[ServerSource],
-    options: &PostgresOptions,
+pub(crate) fn snapshot(
+    server: &ServerSource,
+    options: &BackupOptions,
     chains: &[ChainRequest],
+    own: Option<&[ChainRequest]>,
     alone: bool,
     ctx: &Context,
-) -> Result<Vec<(Box<dyn backup_core::traits::Snapshot>, Vec<ChainRequest>)>> {
-    let mut made: Vec<(Box<dyn backup_core::traits::Snapshot>, Vec<ChainRequest>)> = Vec::new();
-    for one in sources {
-        let source = source(one, options, chains, alone)?;
-        let held = if alone || chains.is_empty() {
-            chains.to_vec()
-        } else {
+) -> Result<Held> {
+    let source = source(server, &options.postgres, own.unwrap_or(chains), alone)?;
+    let held = match own {
+        Some(own) => own.to_vec(),
+        None if alone || chains.is_empty() => chains.to_vec(),
+        None => {
             let tables = source.tables(ctx)?;
             let has = |chain: &&ChainRequest| {
                 let table = chain.table.as_deref().unwrap_or_else(|| chain.format.table());
                 tables.iter().any(|name| name == table)
             };
             chains.iter().filter(has).cloned().collect()
-        };
-        made.push((Box::new(source), held));
-    }
-    Ok(made)
+        }
+    };
+    Ok((Box::new(source), held))
+}
+
+/// Says that this build cannot.
+#[cfg(not(feature = "postgres"))]
+pub(crate) fn snapshot(
+    _: &ServerSource,
+    _: &BackupOptions,
+    _: &[ChainRequest],
+    _: Option<&[ChainRequest]>,
+    _: bool,
+    _: &Context,
+) -> Result<Held> {
+    Err(absent())
 }
 
 /// Verifies one chain of a live database in one snapshot.

@@ -55,6 +55,10 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
             out.show(&repository::init(&arguments.repo)?, text::init)?;
             Ok(Outcome::Good)
         }
+        Verb::Backup(arguments) if arguments.plan.is_some() => {
+            super::plan::backup(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
         Verb::List(arguments) => {
             let listing = repository::list(&arguments.repo)?;
@@ -100,6 +104,8 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
 }
 
 fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    // clap has seen to it that one of --to and --plan is there.
+    let repository = arguments.to.unwrap_or_default();
     let options = BackupOptions {
         sources: arguments.sources,
         name: arguments.name,
@@ -119,8 +125,9 @@ fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Ou
         refuse_findings: arguments.refuse_findings,
         wait: Duration::from_secs(arguments.wait),
         postgres: arguments.postgres.options(),
+        ..BackupOptions::default()
     };
-    let made = backup::backup(&arguments.to, &options, ctx)?;
+    let made = backup::backup(&repository, &options, ctx)?;
     out.show(&made, text::backup)?;
     Ok(if made.chains_intact() && made.prune_error.is_none() { Outcome::Good } else { Outcome::Found })
 }
