@@ -82,7 +82,8 @@ fn try_folder(folder: &Path) -> Result<()> {
         .prefix(".attestore-")
         .tempfile_in(folder)
         .map(drop)
-        .map_err(|error| Error::io("write the report to", folder, error))
+        // The name that was tried says nothing, and is another one each time.
+        .map_err(|error| Error::io("write the report to", folder, std::io::Error::from(error.kind())))
 }
 
 fn signature_path(path: &Path) -> PathBuf {
