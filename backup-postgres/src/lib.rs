@@ -3,6 +3,7 @@
 //! - [`connect`]: where a database is ([`Address`]) and sessions on it ([`Connection`]); URLs, `key=value`, services,
 //!   password files, sockets, TLS
 //! - [`session`]: one instant shared by several connections and by `pg_dump`
+//! - [`parallel`]: a dump that many connections read at once, in which chains are verified from the rows that are stored
 //! - [`tools`]: PostgreSQL's own programs, found, compared with the server's version, run and watched
 //! - [`cluster`]: a throwaway server for drills and tests
 //!
@@ -13,6 +14,7 @@ pub mod connect;
 pub mod conninfo;
 pub mod environment;
 pub mod error;
+pub mod parallel;
 pub mod session;
 mod tls;
 pub mod tools;
