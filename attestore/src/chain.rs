@@ -6,16 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
-use audit_chain::csv_rows::{CsvOptions, CsvSource};
 use audit_chain::format::ChainFormat;
 use audit_chain::formats;
 use audit_chain::formats::agledger::AgledgerDump;
-use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
 use audit_chain::profile::Profile;
 use audit_chain::report::ChainReport;
-use audit_chain::source::RowSource;
 use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
 use backup_core::error::{Error, ErrorKind, Result};
@@ -25,6 +22,7 @@ use backup_sqlite::SqliteSource;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use crate::chain_input::{self, ChainRows};
 use crate::input::Input;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
@@ -91,30 +89,34 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         audit_chain::error::Error::Cancelled => Error::Cancelled,
         other => Error::Chain(other),
     };
-    let run = |source: &dyn RowSource| {
-        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named)
+    let run = |source: &ChainRows| {
+        let verify_options = VerifyOptions {
+            companions: Some(&source.companions),
+            starts: Some(&source.starts),
+            threads: options.threads,
+            checkpoint: options.checkpoint.as_ref(),
+            cancel: Some(ctx.cancel().flag()),
+            progress: Some(&told),
+            ..VerifyOptions::default()
+        };
+        let mut report =
+            verify(source.rows.as_ref(), format.as_ref(), &options.keys, &verify_options).map_err(named)?;
+        if let Some((path, sidecar)) = &source.sidecar {
+            let (sha256, _) = chain_input::digest_file(path, ctx)?;
+            sidecar.compare(&mut report, Some(&sha256));
+        }
+        report.add_findings(source.findings.clone());
+        Ok(report)
     };
     match input {
         Input::Stdin => {
-            let read = NdjsonSource::once("-", Stdin { ctx: ctx.clone() }).map_err(Error::Chain);
-            let report = read.and_then(|source| run(&source));
+            let report = chain_input::open(input, format.as_ref(), None, ctx).and_then(|source| run(&source));
             // The reader can only say that it failed; why, the context knows.
             if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
-        }
-        Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
-        Input::Json(path) => run(&JsonSource::open(path)?),
-        Input::Csv(path) => {
-            let integers = format.integers().iter().map(|name| (*name).to_owned()).collect();
-            run(&CsvSource::open(path, CsvOptions { integers, ..CsvOptions::default() })?)
         }
         Input::Dump(path) if format.name() == "agledger" => {
             AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
         }
-        Input::Dump(path) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{}: the format {} is not read from a folder", path.display(), options.format),
-        )
-        .with_hint("give the SQLite file, or its rows as NDJSON, CSV or a JSON array")),
         Input::Sqlite(path) => {
             let request = ChainRequest {
                 format: Arc::clone(&format),
@@ -125,12 +127,13 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
             };
             SqliteSource::new(path).verify_chain(&request, ctx)
         }
+        _ => run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?),
     }
 }
 
 /// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
-struct Stdin {
-    ctx: Context,
+pub(crate) struct Stdin {
+    pub(crate) ctx: Context,
 }
 
 impl Read for Stdin {

@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod faults;
 mod keygen;
 mod kinds;
 mod list;
+mod plan;
 mod profiles;
 mod restore;
 mod signals;
+mod status;
 mod support;
 mod usage;
 mod vectors;

@@ -6,7 +6,9 @@
 mod aegisagent;
 mod agledger;
 mod caracal;
+mod caracal_writer;
 mod documents;
+mod iter_rows;
 mod merkle;
 mod native;
 mod note;
