@@ -11,16 +11,13 @@
 //! What a piece stores does not depend on what the verification makes of it: a row that cannot be understood, a walk that
 //! gives up, still leave every row stored.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use audit_chain::canonical::RowForm;
 use audit_chain::error::{Error as ChainError, Result as ChainResult};
 use audit_chain::format::{
-    ChainFormat, Companions, Conclusion, LinkRules, OrderKey, PartRule, Record, RecordRule, Remark, Setup,
-    Start,
+    ChainFormat, Conclusion, LinkRules, OrderKey, PartRule, Record, RecordRule, Remark, Setup, Start,
 };
 use audit_chain::keys::KeyRing;
 use audit_chain::report::ChainReport;
@@ -32,51 +29,32 @@ use backup_core::error::Error as CoreError;
 use backup_core::traits::ChainRequest;
 
 use super::catalog::Table;
-use super::copy_text::{Decoder, Kind};
 use super::lane::{Lane, Store};
-use super::pieces::{Cut, Pages};
-use crate::connect::Connection;
+use super::pieces::Cut;
+use crate::copytext::RowParser;
 use crate::error::{Error, ErrorKind, Result};
+use crate::table::{Beside, ChainTable};
 
-/// How many rows a table besides the chain may have: it is held in memory.
-const MAX_COMPANION_ROWS: usize = 100_000;
-
-/// Finds the table of a chain: `schema.table`, or a name that one schema has; `public` before others.
-pub(crate) fn find(tables: &[Table], request: &ChainRequest) -> Result<usize> {
-    let wanted = request.table.as_deref().unwrap_or_else(|| request.format.table());
-    find_name(tables, wanted)?.ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            format!("there is no table {wanted:?} for a chain of format {}", request.format.name()),
-        )
-    })
+/// A chain whose table may be stored while it is verified.
+#[derive(Clone, Copy)]
+pub(crate) struct Streamed<'a> {
+    pub(crate) request: &'a ChainRequest,
+    pub(crate) table: &'a ChainTable,
+    pub(crate) beside: &'a Beside,
 }
 
-fn find_name(tables: &[Table], wanted: &str) -> Result<Option<usize>> {
-    let matching: Vec<usize> = tables
-        .iter()
-        .enumerate()
-        .filter(|(_, table)| table.full_name() == wanted || table.name == wanted)
-        .map(|(at, _)| at)
-        .collect();
-    let named = |at: &&usize| tables.get(**at).is_some_and(|table| table.full_name() == wanted);
-    let public = |at: &&usize| tables.get(**at).is_some_and(|table| table.schema == "public");
-    if let Some(at) = matching.iter().find(named).or_else(|| matching.iter().find(public)) {
-        return Ok(Some(*at));
+/// Finds the table of a chain; `None` where its rows cannot be taken from what is stored: a query, a table that is not a plain one, a
+/// format without an order, columns that are computed and therefore not stored.
+pub(crate) fn find(tables: &[Table], chain: &Streamed<'_>) -> Option<usize> {
+    let oid = chain.table.oid()?;
+    if chain.request.format.order().is_empty() {
+        return None;
     }
-    match matching.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(*one)),
-        many => {
-            let names: Vec<String> =
-                many.iter().filter_map(|at| Some(tables.get(*at)?.full_name())).collect();
-            Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("{wanted:?} is the name of {} tables: {}", many.len(), names.join(", ")),
-            )
-            .with_hint("name the schema too"))
-        }
-    }
+    let at = tables.iter().position(|table| table.oid == oid)?;
+    let columns =
+        chain.table.columns().names().iter().map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    tables.get(at).filter(|table| table.columns == columns).map(|_| at)
 }
 
 /// Verifies one chain while its table is stored. Returns the lanes, and whether the table was read a second time; no
@@ -86,33 +64,29 @@ fn find_name(tables: &[Table], wanted: &str) -> Result<Option<usize>> {
 /// When the table cannot be read or stored; `NotThisFormat` when its columns are not the format's. What is wrong with the chain is in the report.
 #[allow(clippy::too_many_arguments)] // the parts of one dump
 pub(crate) fn verify<'s>(
-    mut lanes: Vec<Lane<'s>>,
+    lanes: Vec<Lane<'s>>,
     store: &Store<'s>,
     tables: &[Table],
     at: usize,
     cut: Cut,
-    request: &ChainRequest,
+    chain: &Streamed<'_>,
     scratch: &Path,
     ctx: &Context,
 ) -> Result<(Option<ChainReport>, Vec<Lane<'s>>, bool)> {
     let internal = || Error::new(ErrorKind::Internal, "a dump without a connection");
     let table = tables.get(at).ok_or_else(internal)?;
     let threads = lanes.len();
-    let first = lanes.first_mut().ok_or_else(internal)?;
-    let (columns, kinds) = columns(first.connection(), table, ctx)?;
-    let companions = companions(first, tables, request, ctx)?;
-    let name = format!("{}:{}", first.connection().address().database(), table.full_name());
+    let request = chain.request;
     let format = InOrder::new(request.format.as_ref());
     let source = Pieces {
-        name,
+        name: chain.table.name(),
         whole: &format.whole,
         lanes: Mutex::new(lanes),
         store,
         at,
         table,
         cut,
-        columns,
-        kinds,
+        chain: *chain,
         next: AtomicU32::new(0),
         storing: AtomicBool::new(true),
         again: AtomicBool::new(false),
@@ -128,9 +102,11 @@ pub(crate) fn verify<'s>(
             unit: "rows",
         });
     };
+    let beside = chain.beside.lent();
     let options = VerifyOptions {
         threads,
-        companions: Some(&companions),
+        companions: Some(&chain.beside.companions),
+        tables: (!beside.is_empty()).then_some(&beside),
         scratch: Some(scratch),
         checkpoint: request.checkpoint.as_ref(),
         cancel: Some(ctx.cancel().flag()),
@@ -158,71 +134,6 @@ pub(crate) fn verify<'s>(
     Ok((report, lanes, again))
 }
 
-/// Returns the stored columns of a table, and what their values are.
-fn columns(connection: &mut Connection, table: &Table, ctx: &Context) -> Result<(Columns, Vec<Kind>)> {
-    let rows = connection.run(&format!("read the columns of {} in", table.full_name()), ctx, |client| {
-        client.query(
-            "WITH RECURSIVE base (attnum, attname, oid) AS ( \
-               SELECT a.attnum, a.attname, a.atttypid FROM pg_catalog.pg_attribute a \
-               WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
-               UNION ALL SELECT b.attnum, b.attname, t.typbasetype FROM base b \
-               JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype = 'd') \
-             SELECT b.attname::text, b.oid FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid \
-             WHERE t.typtype <> 'd' ORDER BY b.attnum",
-            &[&table.oid],
-        )
-    })?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let kinds = rows.iter().map(|row| Kind::of(row.get(1))).collect();
-    Ok((Columns::new(names), kinds))
-}
-
-/// Reads the small tables that the format reads besides the chain, each row a JSON object of the stored values.
-fn companions(
-    lane: &mut Lane<'_>,
-    tables: &[Table],
-    request: &ChainRequest,
-    ctx: &Context,
-) -> Result<Companions> {
-    let mut found = BTreeMap::new();
-    for name in request.format.companions() {
-        let Some(at) = find_name(tables, name)? else { continue };
-        let Some(table) = tables.get(at) else { continue };
-        let (columns, kinds) = columns(lane.connection(), table, ctx)?;
-        let mut decoder = Decoder::new(kinds);
-        let mut form = RowForm::new(&columns);
-        let mut rows = Vec::new();
-        let whole = Pages { from: 0, to: None };
-        lane.piece(
-            None,
-            at,
-            table,
-            whole,
-            &mut |row| {
-                if rows.len() >= MAX_COMPANION_ROWS {
-                    return Err(Error::new(
-                        ErrorKind::Unsupported,
-                        format!(
-                            "table {} has more than {MAX_COMPANION_ROWS} rows; it is read whole beside the chain",
-                            table.full_name()
-                        ),
-                    ));
-                }
-                decoder.decode(row, &mut |values| {
-                    let line = form.line(&Row::new(values));
-                    rows.push(serde_json::from_slice(line).map_err(|error| {
-                        Error::new(ErrorKind::Internal, format!("table {name:?} does not read back as JSON: {error}"))
-                    })?);
-                    Ok(())
-                })
-            },
-            ctx,
-        )??;
-        found.insert((*name).to_owned(), rows);
-    }
-    Ok(found)
-}
-
 /// A table that is stored while it is read, piece by piece.
 struct Pieces<'a, 's> {
     name: String,
@@ -234,8 +145,7 @@ struct Pieces<'a, 's> {
     at: usize,
     table: &'a Table,
     cut: Cut,
-    columns: Columns,
-    kinds: Vec<Kind>,
+    chain: Streamed<'a>,
     /// The next piece.
     next: AtomicU32,
     /// Whether this is the pass that stores.
@@ -312,11 +222,11 @@ impl RowSource for Pieces<'_, '_> {
     }
 
     fn columns(&self) -> &Columns {
-        &self.columns
+        self.chain.table.columns()
     }
 
     fn reader(&self) -> ChainResult<Box<dyn ChunkReader + '_>> {
-        Ok(Box::new(Reader { lane: self.lanes().pop(), decoder: Decoder::new(self.kinds.clone()), of: self }))
+        Ok(Box::new(Reader { lane: self.lanes().pop(), parser: self.chain.table.raw_parser(), of: self }))
     }
 
     fn rewind(&self) -> ChainResult<bool> {
@@ -340,7 +250,7 @@ impl RowSource for Pieces<'_, '_> {
 /// One lane's part in a pass. A reader that got no lane reads nothing: the others read all pieces.
 struct Reader<'a, 'b, 's> {
     lane: Option<Lane<'s>>,
-    decoder: Decoder,
+    parser: RowParser,
     of: &'a Pieces<'b, 's>,
 }
 
@@ -349,21 +259,29 @@ impl ChunkReader for Reader<'_, '_, '_> {
         let Some(lane) = &mut self.lane else { return Ok(None) };
         let Some(piece) = self.of.claim() else { return Ok(None) };
         let of = self.of;
-        let decoder = &mut self.decoder;
+        let parser = &mut self.parser;
         let store = of.storing.load(Ordering::Relaxed).then_some(of.store);
         let mut stopped: ChainResult<()> = Ok(());
+        let mut number = 0_u64;
         let read = lane.piece(
             store,
             of.at,
             of.table,
             of.cut.get(piece),
-            &mut |row| {
-                decoder.decode(row, &mut |values| {
-                    each(&Row::new(values)).map_err(|error| {
-                        stopped = Err(error);
-                        Error::new(ErrorKind::Cancelled, "the verification has stopped")
-                    })
-                })
+            &mut |line| {
+                number += 1;
+                match parser.block(line, each) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(_)) => {
+                        stopped = Err(ChainError::Malformed {
+                            input: of.name.clone(),
+                            place: format!("row {number} of piece {piece}"),
+                            what: "the server sent a row with another number of columns".into(),
+                        });
+                    }
+                    Err(error) => stopped = Err(error),
+                }
+                Err(Error::new(ErrorKind::Cancelled, "the verification has stopped"))
             },
             of.ctx,
         );

@@ -13,10 +13,10 @@ use std::time::Duration;
 use audit_chain::report::ChainReport;
 use backup_core::context::{Context, Progress};
 use backup_core::error::Error as CoreError;
-use backup_core::traits::{ChainRequest, Sinks};
+use backup_core::traits::Sinks;
 
 use super::catalog::{self, Catalog, Sequence, Table};
-use super::chain;
+use super::chain::{self, Streamed};
 use super::lane::{Done, FILE_BYTES, Lane, Store};
 use super::large_objects::{self, Queue};
 use super::lock;
@@ -45,24 +45,49 @@ pub struct DumpRequest<'a> {
     pub pg_dump: &'a Tool,
     /// The name in the backup: objects are stored under `database/<name>/`.
     pub name: &'a str,
-    /// How many connections read, from 1 to [`MAX_JOBS`].
-    pub jobs: usize,
     /// Further options of `pg_dump`.
     pub pg_dump_options: &'a [String],
-    /// The chains to verify from the rows that are stored. Of several on one table only the first is; the others are
-    /// returned as `None`.
-    pub chains: &'a [ChainRequest],
-    /// After how many bytes a data file is ended; 0 means 256 MiB.
+    /// The chains to verify from the rows that are stored, where that can be.
+    pub(crate) chains: &'a [Streamed<'a>],
+    /// How the work is divided.
+    pub options: ParallelOptions,
+}
+
+/// How a parallel dump is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParallelOptions {
+    /// How many connections read, up to [`MAX_JOBS`]; 1 is one `pg_dump` and no parallel dump at all.
+    pub jobs: usize,
+    /// After how many bytes a data file is ended.
     pub file_bytes: u64,
-    /// How much of a heap is read at a time, in bytes; 0 means 32 MiB, and for chains an eighth of it.
+    /// How much of a table's heap a connection reads at a time, in bytes; of a chain's an eighth of it.
     pub piece_bytes: u64,
+}
+
+impl Default for ParallelOptions {
+    fn default() -> Self {
+        Self { jobs: 1, file_bytes: FILE_BYTES, piece_bytes: PIECE_BYTES }
+    }
+}
+
+impl<'a> DumpRequest<'a> {
+    /// Asks for a dump that verifies no chain.
+    #[must_use]
+    pub const fn new(
+        session: &'a mut SnapshotSession,
+        pg_dump: &'a Tool,
+        name: &'a str,
+        options: ParallelOptions,
+    ) -> Self {
+        Self { session, pg_dump, name, pg_dump_options: &[], chains: &[], options }
+    }
 }
 
 impl std::fmt::Debug for DumpRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DumpRequest")
             .field("name", &self.name)
-            .field("jobs", &self.jobs)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
@@ -70,8 +95,8 @@ impl std::fmt::Debug for DumpRequest<'_> {
 /// What was dumped.
 #[derive(Debug)]
 pub struct Dumped {
-    /// Rows per table (`schema.table`).
-    pub rows: BTreeMap<String, u64>,
+    /// Rows per table, by its OID.
+    pub rows: BTreeMap<u32, u64>,
     /// The reports of the chains asked for, in their order; `None` where the table had to be left to another reading.
     pub chains: Vec<Option<ChainReport>>,
     /// How many tables were read a second time because their rows lie in another order than their chain.
@@ -93,15 +118,14 @@ pub fn dump(request: &mut DumpRequest<'_>, sinks: &dyn Sinks, ctx: &Context) -> 
     let mut catalog = catalog::read(request.session.connection(), standby, ctx)?;
     lock::lock(request.session.connection(), &catalog.tables, timeout, ctx)?;
     catalog::measure(request.session.connection(), &mut catalog, ctx)?;
-    let jobs = request.jobs.clamp(1, MAX_JOBS);
+    let jobs = request.options.jobs.clamp(1, MAX_JOBS);
     let folder = format!("database/{}/", request.name);
-    let file_bytes = if request.file_bytes == 0 { FILE_BYTES } else { request.file_bytes };
-    let store = Store::new(sinks, &folder, &catalog.encoding, file_bytes);
+    let store = Store::new(sinks, &folder, &catalog.encoding, request.options.file_bytes);
     // A failure anywhere ends the others: they see this flag where they would see the caller's.
     let stop = Stop { store: &store, first: Mutex::new(None) };
     let joiner = request.session.joiner().clone();
     let id = request.session.id().to_owned();
-    let (chains, piece_bytes) = (request.chains, request.piece_bytes);
+    let (chains, piece_bytes) = (request.chains, request.options.piece_bytes.max(1));
     let result = std::thread::scope(|scope| {
         let (request, stop) = (&*request, &stop);
         let schema = {
@@ -177,42 +201,26 @@ impl<'s> Work<'_, 's> {
     fn run(
         &self,
         lanes: Vec<Lane<'s>>,
-        chains: &[ChainRequest],
+        chains: &[Streamed<'_>],
         folder: &str,
         sinks: &dyn Sinks,
     ) -> Result<Data> {
-        let piece_bytes = if self.piece_bytes == 0 { PIECE_BYTES } else { self.piece_bytes };
+        let piece_bytes = self.piece_bytes;
         let ctx = self.ctx;
         let mut pool = lanes;
         let mut reports = Vec::with_capacity(chains.len());
         let mut second_reads = 0;
         let mut read = vec![false; self.catalog.tables.len()];
-        for request in chains {
-            let at = chain::find(&self.catalog.tables, request)?;
-            if std::mem::replace(read.get_mut(at).unwrap_or(&mut false), true) {
+        for chain in chains {
+            let at = chain::find(&self.catalog.tables, chain);
+            let at = at.filter(|at| read.get_mut(*at).is_some_and(|read| !std::mem::replace(read, true)));
+            let Some((at, table)) = at.and_then(|at| Some((at, self.catalog.tables.get(at)?))) else {
                 reports.push(None);
                 continue;
-            }
-            let Some(table) = self.catalog.tables.get(at) else { continue };
-            if request.format.order().is_empty() {
-                // Nothing says in which order such rows belong but the one they were written in, which a heap does not keep.
-                if let Some(read) = read.get_mut(at) {
-                    *read = false;
-                }
-                reports.push(None);
-                continue;
-            }
+            };
             let cut = self.cut(table, (piece_bytes / 8).max(1));
-            let (report, lanes, again) = chain::verify(
-                pool,
-                self.store,
-                &self.catalog.tables,
-                at,
-                cut,
-                request,
-                sinks.scratch(),
-                ctx,
-            )?;
+            let (report, lanes, again) =
+                chain::verify(pool, self.store, &self.catalog.tables, at, cut, chain, sinks.scratch(), ctx)?;
             pool = lanes;
             second_reads += usize::from(again);
             reports.push(report);
@@ -334,14 +342,9 @@ fn write(sinks: &dyn Sinks, object: &str, bytes: &[u8]) -> Result<()> {
     Ok(sink.finish()?)
 }
 
-fn rows(catalog: &Catalog, done: &Done) -> BTreeMap<String, u64> {
-    let mut rows = BTreeMap::new();
-    for (at, table) in catalog.tables.iter().enumerate() {
-        // Names that hold a dot can be alike.
-        *rows.entry(table.full_name()).or_default() +=
-            done.sums.get(&at).map_or(0, super::digest::RowSum::rows);
-    }
-    rows
+fn rows(catalog: &Catalog, done: &Done) -> BTreeMap<u32, u64> {
+    let count = |at: usize| done.sums.get(&at).map_or(0, super::digest::RowSum::rows);
+    catalog.tables.iter().enumerate().map(|(at, table)| (table.oid, count(at))).collect()
 }
 
 fn toc(

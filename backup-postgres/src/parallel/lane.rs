@@ -138,7 +138,7 @@ pub(crate) struct Lane<'a> {
     sums: HashMap<usize, RowSum>,
 }
 
-/// Takes each row's COPY text without its line end.
+/// Takes each row's COPY text with its line end.
 pub(crate) type RowFn<'f> = dyn FnMut(&[u8]) -> Result<()> + 'f;
 
 impl<'a> Lane<'a> {
@@ -211,7 +211,7 @@ impl<'a> Lane<'a> {
                 let result = match message.split_last() {
                     Some((b'\n', row)) => {
                         if verified.is_ok() {
-                            verified = each(row);
+                            verified = each(message);
                         }
                         if store.is_some() {
                             sum.add(row);

@@ -12,7 +12,6 @@
 mod catalog;
 mod chain;
 mod check;
-mod copy_text;
 pub mod digest;
 mod dump;
 mod lane;
@@ -21,8 +20,9 @@ mod load;
 mod lock;
 mod pieces;
 mod script;
+mod source;
 pub mod toc;
 
 pub use check::{Differs, checks, compare};
-pub use dump::{DumpRequest, Dumped, MAX_JOBS, dump};
+pub use dump::{DumpRequest, Dumped, MAX_JOBS, ParallelOptions, dump};
 pub use load::{LoadOptions, Loaded, is_parallel, load, read_toc};

@@ -9,6 +9,7 @@ mod compare;
 mod connect;
 mod faults;
 mod parallel;
+mod snapshot;
 mod support;
 mod torture;
 mod versions;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::time::Duration;
 
 use backup_core::context::Context;
 use backup_core::error::Result as CoreResult;
@@ -12,24 +12,21 @@ use backup_core::repository::{
     BackupOutcome, BackupRequest, LATEST, ReadOptions, Repository, RepositoryOptions, SourceRequest,
     StoredBackup,
 };
-use backup_core::traits::{
-    BackupObjects as _, ChainRequest, Sinks, Snapshot, SnapshotOutcome, SourceFacts, SourceName,
-};
+use backup_core::traits::{BackupObjects as _, ChainRequest};
 use backup_postgres::cluster::ScratchCluster;
-use backup_postgres::parallel::{self, DumpRequest, Dumped, LoadOptions};
+use backup_postgres::parallel::toc::Toc;
+use backup_postgres::parallel::{self, LoadOptions, ParallelOptions};
 use backup_postgres::tools::ToolOptions;
-use backup_postgres::{Address, Connection, SessionOptions, SnapshotSession};
+use backup_postgres::{Address, Connection, PostgresSource, SessionOptions, SourceOptions};
 
 /// A database that is dumped by several connections.
 pub(crate) struct Parallel {
     pub(crate) address: Address,
     pub(crate) tools: ToolOptions,
-    pub(crate) options: SessionOptions,
+    pub(crate) lock_timeout: Duration,
     pub(crate) jobs: usize,
     pub(crate) piece_bytes: u64,
     pub(crate) file_bytes: u64,
-    /// The last dump.
-    pub(crate) dumped: Mutex<Option<Dumped>>,
 }
 
 impl Parallel {
@@ -37,16 +34,19 @@ impl Parallel {
         Self {
             address,
             tools: crate::support::tools(),
-            options: SessionOptions::default(),
+            lock_timeout: Duration::from_secs(30),
             jobs: 3,
             // Small, so that small tables are cut too.
             piece_bytes: 256 << 10,
             file_bytes: 512 << 10,
-            dumped: Mutex::new(None),
         }
     }
 
-    /// Backs the database up into a new repository in `folder`.
+    pub(crate) fn options(&self) -> ParallelOptions {
+        ParallelOptions { jobs: self.jobs, piece_bytes: self.piece_bytes, file_bytes: self.file_bytes }
+    }
+
+    /// Backs the database up into the repository in `folder`.
     pub(crate) fn back_up(
         &self,
         folder: &Path,
@@ -59,63 +59,30 @@ impl Parallel {
         } else {
             Repository::init(path, &RepositoryOptions::default())?
         };
+        let options = SourceOptions {
+            tools: self.tools.clone(),
+            lock_timeout: self.lock_timeout,
+            parallel: self.options(),
+            globals: false,
+            ..SourceOptions::default()
+        };
+        let source = PostgresSource::with_options(self.address.clone(), options);
         let request = BackupRequest {
-            sources: vec![SourceRequest { snapshot: self, chains }],
+            sources: vec![SourceRequest { snapshot: &source, chains }],
             ..BackupRequest::default()
         };
         repository.backup(&request, ctx)
     }
-
-    pub(crate) fn dumped(&self) -> Dumped {
-        self.dumped.lock().unwrap().take().unwrap()
-    }
 }
 
-impl Snapshot for Parallel {
-    fn describe(&self) -> SourceName {
-        SourceName { kind: "postgres".into(), name: "db".into(), location: self.address.location() }
-    }
+/// Returns the rows of each table, as the newest backup's manifest says.
+pub(crate) fn rows(folder: &Path) -> BTreeMap<String, u64> {
+    latest(folder).manifest().sources[0].tables.clone()
+}
 
-    fn preflight(&self, _: &Context) -> CoreResult<()> {
-        Ok(())
-    }
-
-    fn snapshot(
-        &self,
-        chains: &[ChainRequest],
-        sinks: &dyn Sinks,
-        ctx: &Context,
-    ) -> CoreResult<SnapshotOutcome> {
-        let mut session = SnapshotSession::open(&self.address, &self.options, ctx)?;
-        let pg_dump = self.tools.find("pg_dump", session.version())?;
-        let instant = session.instant();
-        let mut request = DumpRequest {
-            session: &mut session,
-            pg_dump: &pg_dump,
-            name: "db",
-            jobs: self.jobs,
-            pg_dump_options: &[],
-            chains,
-            file_bytes: self.file_bytes,
-            piece_bytes: self.piece_bytes,
-        };
-        let dumped = parallel::dump(&mut request, sinks, ctx)?;
-        let facts = SourceFacts {
-            kind: "postgres".into(),
-            name: "db".into(),
-            location: self.address.location(),
-            engine: "PostgreSQL".into(),
-            instant,
-            size_bytes: 0,
-            tables: dumped.rows.clone(),
-            migrations: None,
-            details: BTreeMap::new(),
-            not_included: dumped.not_included.clone(),
-        };
-        let chains = dumped.chains.iter().flatten().cloned().collect();
-        *self.dumped.lock().unwrap() = Some(dumped);
-        Ok(SnapshotOutcome { facts, chains })
-    }
+/// Returns the table of contents of the newest backup.
+pub(crate) fn toc(folder: &Path) -> Toc {
+    parallel::read_toc(&latest(folder), "db").unwrap()
 }
 
 /// Opens the newest backup of a folder's repository.
