@@ -173,7 +173,7 @@ fn configuration_tables_of_extensions_come_back_without_what_the_extension_bring
     let path = format!("{}:$system", folder.path().display());
     let own = start(&bin, &[("extension_control_path", &path)]);
     let run = |database: &str, sql: &str| {
-        open(&own.address(database).unwrap()).client().batch_execute(sql).unwrap()
+        open(&own.address(database).unwrap()).client().batch_execute(sql).unwrap();
     };
     for name in ["source", "loaded", "scripted"] {
         run("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
