@@ -21,6 +21,7 @@ pub mod planned;
 pub mod postgres;
 pub mod repository;
 pub mod restore;
+pub mod runbook;
 pub mod scratch;
 pub mod sealed;
 pub mod status;

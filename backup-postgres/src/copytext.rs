@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Hex,
     /// JSON as an object of the row, without the blanks that `jsonb` puts between its tokens.
     Json,
+    /// `timestamptz` in RFC 3339 with milliseconds, of what the server writes under UTC and ISO.
+    Millis,
     /// Everything else, and JSON where a format hashes its text.
     Text,
 }
@@ -120,6 +122,14 @@ impl RowParser {
                         compact(&mut self.scratch, &text);
                         Span::Own(start, self.scratch.len())
                     }
+                    Kind::Millis => match millis(field) {
+                        Some(text) => {
+                            self.scratch.extend_from_slice(text.as_bytes());
+                            Span::Own(start, self.scratch.len())
+                        }
+                        // As `to_char` answers for the infinities.
+                        None => Span::Null,
+                    },
                     _ if raw => {
                         unescape(&mut self.scratch, field);
                         Span::Own(start, self.scratch.len())
@@ -163,9 +173,20 @@ impl RowParser {
                 Some(b'"') => Value::Json(text),
                 _ => text.parse().map_or(Value::Number(text), Value::Int),
             },
-            Kind::Text | Kind::Base64 | Kind::Hex | Kind::Bytes => Value::Text(text),
+            Kind::Text | Kind::Millis | Kind::Base64 | Kind::Hex | Kind::Bytes => Value::Text(text),
         }
     }
+}
+
+/// Spells `2026-01-02 03:04:05.123456+00` as `2026-01-02T03:04:05.123Z`, as
+/// `to_char(…, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` does; `None` for the infinities.
+fn millis(field: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(field).ok()?;
+    let text = text.strip_suffix(" BC").unwrap_or(text);
+    let (date, time) = text.strip_suffix("+00")?.split_once(' ')?;
+    let (seconds, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let milliseconds: String = fraction.chars().chain("000".chars()).take(3).collect();
+    Some(format!("{date}T{seconds}.{milliseconds}Z"))
 }
 
 fn hex_pair(pair: &[u8; 2]) -> u8 {
@@ -260,6 +281,23 @@ mod tests {
             b"{\"a b\": \"c\\\\\" d\", \"n\": [1, 2]}\t\\\\x00ff\t\\\\x00ff\n",
         );
         assert_eq!(rows[0], r#"[Json("{\"a b\":\"c\\\" d\",\"n\":[1,2]}"), Text("AP8="), Text("00ff")]"#);
+    }
+
+    #[test]
+    fn times_are_spelt_with_milliseconds() {
+        let rows = b"2026-01-02 03:04:05.123456+00\n2026-01-02 03:04:05+00\n2026-01-02 03:04:05.9+00\n\\N\ninfinity\n0044-03-15 12:00:00+00 BC\n";
+        let (rows, _) = parse(&[Kind::Millis], rows);
+        assert_eq!(
+            rows,
+            [
+                r#"[Text("2026-01-02T03:04:05.123Z")]"#,
+                r#"[Text("2026-01-02T03:04:05.000Z")]"#,
+                r#"[Text("2026-01-02T03:04:05.900Z")]"#,
+                "[Null]",
+                "[Null]",
+                r#"[Text("0044-03-15T12:00:00.000Z")]"#,
+            ]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`connect`]: where a database is ([`Address`]) and sessions on it ([`Connection`]); URLs, `key=value`, services,
 //!   password files, sockets, TLS
 //! - [`session`]: one instant shared by several connections and by `pg_dump`
+//! - [`parallel`]: a dump that many connections read at once, in which chains are verified from the rows that are stored
 //! - [`tools`]: PostgreSQL's own programs, found, compared with the server's version, run and watched
 //! - [`source`]: a database as a source of backups and of chains to verify ([`PostgresSource`])
 //! - [`table`]: rows of a table or query by `COPY`, in one snapshot
@@ -21,6 +22,7 @@ pub mod environment;
 pub mod error;
 pub mod facts;
 pub mod migrations;
+pub mod parallel;
 pub mod session;
 pub mod source;
 pub mod table;

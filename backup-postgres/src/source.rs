@@ -23,13 +23,16 @@ use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Cancel, Context, Progress};
 use backup_core::error::Error as CoreError;
 use backup_core::names::validate_name;
-use backup_core::traits::{ChainRequest, ChainVerify, Sinks, Snapshot, SnapshotOutcome, SourceName};
+use backup_core::traits::{
+    ChainRequest, ChainVerify, Sinks, Snapshot, SnapshotOutcome, SourceFacts, SourceName,
+};
 
 use crate::catalog::{Catalog, object_stem};
 use crate::connect::{Address, Connection, DEFAULT_LOCK_TIMEOUT, SessionOptions};
 use crate::dump::{self, DumpJob, own_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{self, Asked, Found, KIND, detail};
+use crate::parallel::ParallelOptions;
 use crate::session::{Joiner, SnapshotSession};
 use crate::table::{Beside, ChainTable, Lent, options_for};
 use crate::tools::{ToolEnvironment, ToolOptions};
@@ -62,6 +65,8 @@ pub struct SourceOptions {
     pub globals: bool,
     /// A query that answers the applied migrations, one a row, the newest last.
     pub migrations_query: Option<String>,
+    /// How many connections read at once, and how the work is divided among them; with one, `pg_dump` writes one archive.
+    pub parallel: ParallelOptions,
     /// Whether copies of chains and registries lie in a folder of the source's name: for a backup of several databases.
     pub chains_by_name: bool,
 }
@@ -76,6 +81,7 @@ impl Default for SourceOptions {
             count_rows: true,
             globals: true,
             migrations_query: None,
+            parallel: ParallelOptions::default(),
             chains_by_name: false,
         }
     }
@@ -127,11 +133,11 @@ impl PostgresSource {
     }
 
     /// Returns the stem of its objects in a backup.
-    fn stem(&self) -> String {
+    pub(crate) fn stem(&self) -> String {
         self.options.name.clone().unwrap_or_else(|| ONLY.to_owned())
     }
 
-    fn open(&self, ctx: &Context) -> Result<(SnapshotSession, Catalog)> {
+    pub(crate) fn open(&self, ctx: &Context) -> Result<(SnapshotSession, Catalog)> {
         if let Some(name) = &self.options.name {
             validate_name(name)?;
         }
@@ -141,7 +147,7 @@ impl PostgresSource {
     }
 
     /// Opens the chains' tables: what is not there or not allowed is told before a byte is written.
-    fn open_chains(
+    pub(crate) fn open_chains(
         &self,
         session: &mut SnapshotSession,
         catalog: &Catalog,
@@ -180,6 +186,9 @@ impl PostgresSource {
     }
 
     fn take(&self, chains: &[ChainRequest], sinks: &dyn Sinks, ctx: &Context) -> Result<SnapshotOutcome> {
+        if self.options.parallel.jobs > 1 {
+            return self.take_parallel(chains, sinks, ctx);
+        }
         let (mut session, catalog) = self.open(ctx)?;
         let tool = self.options.tools.find("pg_dump", session.version())?;
         catalog.refuse_what_is_hidden()?;
@@ -243,11 +252,25 @@ impl PostgresSource {
         });
         let Found { mut facts, inventory } = first_failure(dumped, found, &reports, ctx)?;
         let reports = reports?;
+        facts.details.insert(detail::PG_DUMP.into(), tool.version.to_string());
+        self.finish(session, facts, &inventory, reports, sinks, ctx)
+    }
+
+    /// Ends the snapshot and stores what lies beside the dump.
+    pub(crate) fn finish(
+        &self,
+        mut session: SnapshotSession,
+        mut facts: SourceFacts,
+        inventory: &facts::Inventory,
+        reports: Vec<ChainReport>,
+        sinks: &dyn Sinks,
+        ctx: &Context,
+    ) -> Result<SnapshotOutcome> {
+        let stem = self.stem();
         // The transaction ends only now: every part has read in it.
         let connection = session.connection();
         connection.run("end the snapshot of", ctx, |client| client.batch_execute("COMMIT"))?;
-        facts.details.insert(detail::PG_DUMP.into(), tool.version.to_string());
-        store(&format!("database/{stem}.inventory.json"), &json(&inventory)?, sinks)?;
+        store(&format!("database/{stem}.inventory.json"), &json(inventory)?, sinks)?;
         if self.options.globals {
             let object = format!("database/{stem}.globals.sql");
             match self.options.tools.find("pg_dumpall", connection.version()) {
@@ -272,7 +295,20 @@ impl PostgresSource {
         sinks: &dyn Sinks,
         ctx: &Context,
     ) -> Result<Vec<ChainReport>> {
-        let mut reports = Vec::with_capacity(chains.len());
+        let reports = opened.iter().zip(chains).map(|(open, chain)| open.verify(chain, ctx));
+        let reports = reports.collect::<Result<Vec<_>>>()?;
+        self.store_beside(opened, chains, sinks, ctx)?;
+        Ok(reports)
+    }
+
+    /// Stores registries of keys, and copies of the chains where that is asked for.
+    pub(crate) fn store_beside(
+        &self,
+        opened: &[OpenChain],
+        chains: &[ChainRequest],
+        sinks: &dyn Sinks,
+        ctx: &Context,
+    ) -> Result<()> {
         let mut stored = BTreeSet::new();
         let folder = if self.options.chains_by_name {
             format!("{}/", object_stem(&self.describe().name))
@@ -280,7 +316,6 @@ impl PostgresSource {
             String::new()
         };
         for (open, chain) in opened.iter().zip(chains) {
-            reports.push(open.verify(chain, ctx)?);
             if let Some(registry) = &open.registry
                 && stored.insert(REGISTRY_OBJECT.to_owned())
             {
@@ -297,7 +332,7 @@ impl PostgresSource {
                 }
             }
         }
-        Ok(reports)
+        Ok(())
     }
 }
 
@@ -369,10 +404,10 @@ impl RowSource for OpenedTable {
 }
 
 /// A chain whose table is open.
-struct OpenChain {
+pub(crate) struct OpenChain {
     stem: String,
-    table: ChainTable,
-    beside: Beside,
+    pub(crate) table: ChainTable,
+    pub(crate) beside: Beside,
     registry: Option<ChainTable>,
 }
 
@@ -405,7 +440,7 @@ impl OpenChain {
         Ok(Self { stem: name.to_owned(), table, beside, registry })
     }
 
-    fn verify(&self, chain: &ChainRequest, ctx: &Context) -> Result<ChainReport> {
+    pub(crate) fn verify(&self, chain: &ChainRequest, ctx: &Context) -> Result<ChainReport> {
         let progress = |done| {
             ctx.progress(Progress {
                 stage: "verify chain",

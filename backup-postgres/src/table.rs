@@ -64,6 +64,10 @@ pub struct ChainTable {
     name: String,
     columns: Columns,
     kinds: Vec<Kind>,
+    /// The table that the rows lie in, where it is one table that the role sees whole.
+    oid: Option<u32>,
+    /// How the values of its own columns, as COPY writes them, become those that the query answers.
+    raw: Vec<Kind>,
     sql: String,
     joiner: Joiner,
     session: SessionOptions,
@@ -106,11 +110,13 @@ impl ChainTable {
         ctx: &Context,
     ) -> Result<Self> {
         let mut session = joiner.options().clone();
-        let (from, name) = if is_query(table) {
-            (format!("({}) AS q", table.trim().trim_end_matches(';')), "the query".to_owned())
+        let (from, name, oid) = if is_query(table) {
+            (format!("({}) AS q", table.trim().trim_end_matches(';')), "the query".to_owned(), None)
         } else {
             let relation = catalog.find(table, joiner.database())?;
-            (from_of(connection, catalog, relation, &mut session, ctx)?, relation.name.clone())
+            let own = relation.kind == RelationKind::Table && !relation.filtered;
+            let from = from_of(connection, catalog, relation, &mut session, ctx)?;
+            (from, relation.name.clone(), own.then_some(relation.oid))
         };
         let trusted = session.row_security;
         let described = connection.run(&format!("read the columns of {name} in"), ctx, |client| {
@@ -125,10 +131,12 @@ impl ChainTable {
         })?;
         let mut columns = Vec::new();
         let mut kinds = Vec::new();
+        let mut raw = Vec::new();
         let mut terms = Vec::new();
         for column in described.columns() {
             let (kind, term) = spell(column.name(), column.type_(), options.spelling);
             columns.push(column.name().to_owned());
+            raw.push(if term.starts_with("to_char(") { Kind::Millis } else { kind });
             kinds.push(kind);
             terms.push(term);
         }
@@ -146,12 +154,24 @@ impl ChainTable {
             name: format!("{}:{name}", joiner.database()),
             columns: Columns::new(columns),
             kinds,
+            oid,
+            raw,
             sql,
             joiner: joiner.clone(),
             session,
             ctx: ctx.clone(),
             pass: Mutex::new(None),
         })
+    }
+
+    /// Returns the table that the rows lie in, where it is one that the role sees whole.
+    pub(crate) const fn oid(&self) -> Option<u32> {
+        self.oid
+    }
+
+    /// Returns what reads rows as COPY writes the table's own columns.
+    pub(crate) fn raw_parser(&self) -> RowParser {
+        RowParser::new(self.raw.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pass>> {

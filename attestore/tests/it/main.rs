@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod drill;
 mod faults;
 mod keygen;
 mod kinds;
@@ -11,7 +12,10 @@ mod list;
 mod plan;
 mod postgres;
 mod profiles;
+mod requirements;
 mod restore;
+mod runbook;
+mod sealed;
 mod signals;
 mod status;
 mod support;
