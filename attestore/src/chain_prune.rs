@@ -38,6 +38,7 @@ use crate::chain;
 use crate::chain_export::{ExportOptions, Writer, chain_error, exists, read_back, shape_of, write_sidecar};
 use crate::chain_input::{self, ChainRows, read_sidecar, sidecar_path};
 use crate::input::Input;
+use crate::postgres::PostgresOptions;
 
 /// What is pruned, and how.
 #[derive(Debug, Clone)]
@@ -106,7 +107,13 @@ pub fn prune_chain(input: &Input, options: &ChainPruneOptions, ctx: &Context) ->
         ring.add_secret(name, value.to_vec());
     }
     let (cuts, mut notes) = {
-        let source = chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?;
+        let source = chain_input::open(
+            input,
+            format.as_ref(),
+            options.table.as_deref(),
+            &PostgresOptions::default(),
+            ctx,
+        )?;
         require_intact(&check(&source, format.as_ref(), &ring, ctx)?)?;
         cut(&source, format.as_ref(), cutoff, options, ctx)?
     };
@@ -320,7 +327,8 @@ fn stale_archive(
     if !there {
         return Ok(true);
     }
-    let source = chain_input::open(input, format, options.table.as_deref(), ctx)?;
+    let source =
+        chain_input::open(input, format, options.table.as_deref(), &PostgresOptions::default(), ctx)?;
     let mut recorded = false;
     let mut met: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let body = source.rows.columns().position("body");
@@ -353,7 +361,8 @@ fn write_archive(
     ctx: &Context,
 ) -> Result<PruneArchive> {
     let out = &options.archive;
-    let source = chain_input::open(input, format, options.table.as_deref(), ctx)?;
+    let source =
+        chain_input::open(input, format, options.table.as_deref(), &PostgresOptions::default(), ctx)?;
     let last: BTreeMap<&str, u64> = cuts.iter().map(|cut| (cut.chain.as_str(), cut.to)).collect();
     let mut starts = StartNotes::default();
     let mut writer = Writer::new(out, shape_of(out), &source, (&[], &[]))?;

@@ -13,6 +13,7 @@ mod guard;
 mod ledger;
 mod output;
 mod plan;
+mod postgres;
 mod progress;
 mod run;
 mod text;

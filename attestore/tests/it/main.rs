@@ -5,6 +5,7 @@
 
 mod backup;
 mod chain_prune;
+mod drill;
 mod export;
 mod faults;
 mod keygen;
@@ -12,8 +13,12 @@ mod kinds;
 mod ledger;
 mod list;
 mod plan;
+mod postgres;
 mod profiles;
+mod requirements;
 mod restore;
+mod runbook;
+mod sealed;
 mod signals;
 mod status;
 mod support;
