@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::sniff::{self, TextKind};
 use crate::source::{ChunkReader, RowSource};
 use crate::value::{Columns, Row};
 
@@ -132,11 +133,19 @@ impl<'a> Stream<'a> {
     /// Reads the names of the first object's members, without using it up.
     fn header(&mut self, naming: Naming<'_>) -> Result<Columns> {
         let mut searched = 0;
+        let mut looked = false;
         loop {
             let mut rest = std::mem::take(&mut self.rest);
             let filled = self.fill(naming, &mut rest);
             self.rest = rest;
             filled?;
+            // The records of a document are lines already, and were looked at there.
+            if !std::mem::replace(&mut looked, true)
+                && naming.unit == "line"
+                && let Some(what) = sniff::other_than(TextKind::Ndjson.name(), &self.rest)
+            {
+                return Err(naming.malformed(1, what));
+            }
             // Blank lines before it are used up.
             let mut start = 0;
             while let Some(end) = memchr::memchr(b'\n', &self.rest[searched..]).map(|at| searched + at) {
@@ -279,6 +288,19 @@ impl JsonSource {
     pub fn open(path: &Path) -> Result<Self> {
         let owned = path.to_owned();
         Self::new(path.display().to_string(), move || Ok(Box::new(open(&owned)?)))
+    }
+
+    /// Reads a stream once (standard input, a pipe).
+    ///
+    /// # Errors
+    /// As [`JsonSource::parse`].
+    pub fn once(name: impl Into<String>, input: impl Read + Send + 'static) -> Result<Self> {
+        let input = Mutex::new(Some(ArrayLines::new(input)));
+        let open = move || {
+            let lines = input.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Ok(lines.map(|lines| Box::new(lines) as Box<dyn Read + Send>))
+        };
+        NdjsonSource::of_units(name.into(), "record", Box::new(open)).map(Self)
     }
 
     fn new(

@@ -7,6 +7,7 @@ mod aegisagent;
 mod agledger;
 mod caracal;
 mod documents;
+mod every_format;
 mod merkle;
 mod native;
 mod note;
