@@ -205,7 +205,12 @@ impl<'a> Stream<'a> {
                 }
                 searched = block.len();
             }
-            self.fill(naming, block)?;
+            if let Err(error) = self.fill(naming, block) {
+                // What was read is lost with this block: another reader must not go on in the middle of a line.
+                self.input = Box::new(std::io::empty());
+                self.ended = true;
+                return Err(error);
+            }
         };
         if cut == 0 {
             return Ok(None);
@@ -430,12 +435,14 @@ mod tests {
         for head in [&b""[..], b"{\"a\":1}\n{\"a\":\""] {
             let taken = Arc::default();
             let input = head.chain(Endless(8 << 30, b'x', Arc::clone(&taken)));
-            let error = match NdjsonSource::once("t", input) {
-                Err(error) => error,
+            let (error, source) = match NdjsonSource::once("t", input) {
+                Err(error) => (error, None),
                 Ok(source) => {
                     let mut reader = source.reader().unwrap();
                     reader.read_chunk(&mut |_| Ok(())).unwrap();
-                    reader.read_chunk(&mut |_| Ok(())).unwrap_err()
+                    let error = reader.read_chunk(&mut |_| Ok(())).unwrap_err();
+                    drop(reader);
+                    (error, Some(source))
                 }
             };
             let line = if head.is_empty() { 1 } else { 2 };
@@ -444,6 +451,11 @@ mod tests {
                 format!("t: line {line}: over {MAX_LINE_BYTES} bytes without a line end")
             );
             let taken = taken.load(std::sync::atomic::Ordering::Relaxed);
+            // Another reader does not take the rest of the line for the next one.
+            if let Some(source) = source {
+                let mut other = source.reader().unwrap();
+                assert_eq!(other.read_chunk(&mut |_| Ok(())).unwrap(), None);
+            }
             assert!(taken <= (MAX_LINE_BYTES + 4 * BLOCK_BYTES) as u64, "{taken}");
         }
         // Blank lines are no line, however many.
