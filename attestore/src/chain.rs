@@ -6,17 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
-use audit_chain::csv_rows::{CsvOptions, CsvSource};
 use audit_chain::format::ChainFormat;
 use audit_chain::formats;
 use audit_chain::formats::agledger::AgledgerDump;
-use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
 use audit_chain::profile::Profile;
 use audit_chain::report::ChainReport;
+<<<<<<< HEAD
 use audit_chain::sniff::{self, TextKind};
 use audit_chain::source::RowSource;
+=======
+>>>>>>> main
 use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
 use backup_core::error::{Error, ErrorKind, Result};
@@ -26,6 +27,7 @@ use backup_sqlite::SqliteSource;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use crate::chain_input::{self, ChainRows};
 use crate::input::Input;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
@@ -98,11 +100,28 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         audit_chain::error::Error::Cancelled => Error::Cancelled,
         other => Error::Chain(other),
     };
-    let run = |source: &dyn RowSource| {
-        verify(source, format.as_ref(), &options.keys, &verify_options).map_err(named)
+    let run = |source: &ChainRows| {
+        let verify_options = VerifyOptions {
+            companions: Some(&source.companions),
+            starts: Some(&source.starts),
+            threads: options.threads,
+            checkpoint: options.checkpoint.as_ref(),
+            cancel: Some(ctx.cancel().flag()),
+            progress: Some(&told),
+            ..VerifyOptions::default()
+        };
+        let mut report =
+            verify(source.rows.as_ref(), format.as_ref(), &options.keys, &verify_options).map_err(named)?;
+        if let Some((path, sidecar)) = &source.sidecar {
+            let (sha256, _) = chain_input::digest_file(path, ctx)?;
+            sidecar.compare(&mut report, Some(&sha256));
+        }
+        report.add_findings(source.findings.clone());
+        Ok(report)
     };
     match input {
         Input::Stdin => {
+<<<<<<< HEAD
             let report = verify_stdin(format.as_ref(), ctx, &run);
             // The reader can only say that it failed; why, the context knows.
             if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
@@ -110,14 +129,15 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
         Input::Json(path) => run(&JsonSource::open(path)?),
         Input::Csv(path) => run(&CsvSource::open(path, csv_options(format.as_ref()))?),
+=======
+            let report = chain_input::open(input, format.as_ref(), None, ctx).and_then(|source| run(&source));
+            // The reader can only say that it failed; why, the context knows.
+            if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
+        }
+>>>>>>> main
         Input::Dump(path) if format.name() == "agledger" => {
             AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
         }
-        Input::Dump(path) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{}: the format {} is not read from a folder", path.display(), options.format),
-        )
-        .with_hint("give the SQLite file, or its rows as NDJSON, CSV or a JSON array")),
         Input::Sqlite(path) => {
             let request = ChainRequest {
                 format: Arc::clone(&format),
@@ -128,6 +148,7 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
             };
             SqliteSource::new(path).verify_chain(&request, ctx).map_err(|error| explain(error, path))
         }
+        _ => run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?),
     }
 }
 
@@ -183,8 +204,8 @@ fn explain(error: Error, path: &Path) -> Error {
 }
 
 /// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
-struct Stdin {
-    ctx: Context,
+pub(crate) struct Stdin {
+    pub(crate) ctx: Context,
 }
 
 impl Read for Stdin {

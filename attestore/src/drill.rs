@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::backup::open_repository;
 use crate::contents::{Contents, databases, is_about_contents};
+use crate::keys;
 use crate::repository::refuse_inside;
 use crate::restore::{check_secrets, sql_check};
-use crate::{keys, verify};
+use crate::words::age;
 
 /// How a drill is made.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +84,7 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let (started_at, start) = (Timestamp::now(), Instant::now());
     let read = ReadOptions {
-        identities: verify::identities(options.identity.as_deref())?,
+        identities: keys::identities(options.identity.as_deref())?,
         public_keys: keys::public_keys(&options.public_keys)?,
     };
     let backup = repository.objects(id, &read, ctx)?;
@@ -194,7 +195,7 @@ fn write_report(path: &Path, report: &DrillReport) -> Result<Digest> {
 pub fn markdown(report: &DrillReport) -> String {
     let verdict = if report.ok { "restored and proven" } else { "FAILED" };
     let mut text = format!(
-        "# Restore drill: {verdict}\n\nBackup `{}` of {}, restored on {} in {:.3} s. At that moment it was {} old.\n\n",
+        "# Restore drill: {verdict}\n\nBackup `{}` of {:.0}, restored on {:.0} in {:.3} s. At that moment it was {} old.\n\n",
         report.backup,
         report.created_at,
         report.started_at,
@@ -212,10 +213,10 @@ pub fn markdown(report: &DrillReport) -> String {
         for chain in &report.chains {
             let _ = writeln!(
                 text,
-                "| {} | {} | {:?} | {} |",
+                "| {} | {} | {} | {} |",
                 cell(&chain.format),
                 chain.records,
-                chain.verdict,
+                chain.verdict.name(),
                 cell(&chain.diagnosis)
             );
         }
@@ -231,15 +232,4 @@ pub fn markdown(report: &DrillReport) -> String {
 fn cell(text: &str) -> String {
     let blank = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(blank).collect::<String>().replace('|', "\\|").replace('<', "&lt;")
-}
-
-/// Spells an age.
-fn age(seconds: i64) -> String {
-    match seconds {
-        1 => "1 second".to_owned(),
-        ..120 => format!("{seconds} seconds"),
-        120..7_200 => format!("{} minutes", seconds / 60),
-        7_200..172_800 => format!("{} hours", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }

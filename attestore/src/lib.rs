@@ -6,14 +6,25 @@
 pub mod aside;
 pub mod backup;
 pub mod chain;
+pub mod chain_export;
+pub mod chain_input;
+mod chain_pages;
 pub mod contents;
 pub mod doctor;
 pub mod drill;
+pub mod hooks;
 pub mod input;
 pub mod keys;
+pub mod page;
+pub mod plan;
+pub mod planned;
 pub mod repository;
 pub mod restore;
+pub mod scratch;
+pub mod sealed;
+pub mod status;
 pub mod verify;
+pub mod words;
 
 pub use backup_core::context::{Cancel, Context, Progress};
 pub use backup_core::error::{Error, ErrorKind, Result};

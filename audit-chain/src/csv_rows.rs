@@ -58,11 +58,28 @@ pub struct CsvOptions {
     pub columns: Option<Vec<String>>,
     /// The columns whose text is an integer.
     pub integers: Vec<String>,
+    /// The columns whose fields are JSON literals: numbers, `true`, `false`, objects, arrays. A field that is none is text.
+    pub literals: Vec<String>,
+}
+
+/// What a column's fields are read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Integer,
+    Literal,
 }
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        Self { delimiter: b',', quote: b'"', null: NullRule::default(), columns: None, integers: Vec::new() }
+        Self {
+            delimiter: b',',
+            quote: b'"',
+            null: NullRule::default(),
+            columns: None,
+            integers: Vec::new(),
+            literals: Vec::new(),
+        }
     }
 }
 
@@ -74,8 +91,8 @@ pub struct CsvSource<'a> {
     name: String,
     options: CsvOptions,
     columns: Columns,
-    /// Which columns are integers.
-    integers: Vec<bool>,
+    /// What each column's fields are read as.
+    kinds: Vec<Kind>,
     stream: Mutex<Stream<'a>>,
     reopen: Box<Opener<'a>>,
 }
@@ -129,9 +146,15 @@ impl<'a> CsvSource<'a> {
         let header = stream.header(&name, &options)?;
         let names = options.columns.clone().or(header).unwrap_or_default();
         check_names(&name, &names)?;
-        let integers = names.iter().map(|column| options.integers.contains(column)).collect();
+        let kind =
+            |column: &String| match (options.literals.contains(column), options.integers.contains(column)) {
+                (true, _) => Kind::Literal,
+                (false, true) => Kind::Integer,
+                (false, false) => Kind::Text,
+            };
+        let kinds = names.iter().map(kind).collect();
         let columns = Columns::new(names);
-        Ok(Self { name, options, columns, integers, stream: Mutex::new(stream), reopen: Box::new(open) })
+        Ok(Self { name, options, columns, kinds, stream: Mutex::new(stream), reopen: Box::new(open) })
     }
 
     fn stream(&self) -> MutexGuard<'_, Stream<'a>> {
@@ -334,8 +357,8 @@ impl ChunkReader for CsvReader<'_, '_> {
         let mut values = Vec::with_capacity(width);
         for record in 0..self.records.lines.len() {
             values.clear();
-            let fields = self.records.fields(text, record).zip(&source.integers);
-            values.extend(fields.map(|((field, quoted), integer)| {
+            let fields = self.records.fields(text, record).zip(&source.kinds);
+            values.extend(fields.map(|((field, quoted), kind)| {
                 let null = match &source.options.null {
                     NullRule::UnquotedEmpty => !quoted && field.is_empty(),
                     NullRule::Unquoted(null) => !quoted && field == null,
@@ -343,15 +366,34 @@ impl ChunkReader for CsvReader<'_, '_> {
                 };
                 if null {
                     Value::Null
-                } else if *integer {
-                    integer_of(field).map_or(Value::Text(field), Value::Int)
                 } else {
-                    Value::Text(field)
+                    match kind {
+                        Kind::Text => Value::Text(field),
+                        Kind::Integer => integer_of(field).map_or(Value::Text(field), Value::Int),
+                        Kind::Literal => literal_of(field),
+                    }
                 }
             }));
             each(&Row::new(&values))?;
         }
         Ok(Some(chunk))
+    }
+}
+
+/// Reads a JSON literal; what is none is text.
+fn literal_of(text: &str) -> Value<'_> {
+    match text {
+        "true" => return Value::Bool(true),
+        "false" => return Value::Bool(false),
+        _ => {}
+    }
+    if let Some(number) = integer_of(text) {
+        return Value::Int(number);
+    }
+    match serde_json::from_str::<&serde_json::value::RawValue>(text) {
+        Ok(_) if text.starts_with(['{', '[']) => Value::Json(text),
+        Ok(_) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => Value::Number(text),
+        _ => Value::Text(text),
     }
 }
 

@@ -8,130 +8,119 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-/// Says coarsely what went wrong: two errors differ in kind when a caller would act differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The thing named does not exist.
-    NotFound,
-    /// The thing to be made exists already and is never overwritten.
-    AlreadyExists,
-    /// A name that could leave its folder, hide a file or be taken for something else.
-    InvalidName,
-    /// An argument, option or plan that cannot be meant.
-    InvalidInput,
-    /// Input that is not what it is said to be (bad JSON, not a database, another format).
-    Malformed,
-    /// Another process holds the lock.
-    Locked,
-    /// Another process has the target open.
-    InUse,
-    /// Made by a newer program than this one.
-    Newer,
-    /// This program, or this build of it, cannot do it.
-    Unsupported,
-    /// A server, tool or file system is not there or does not answer.
-    Unavailable,
-    /// The operating system or the server denies access.
-    Permission,
-    /// No room left.
-    NoSpace,
-    /// Bytes differ from their recorded digest or do not decode: damage.
-    Corrupt,
-    /// A signature, a chain or a log is not what was signed: an alteration.
-    Tampered,
-    /// A key or secret does not fit what it should open or verify.
-    KeyRejected,
-    /// A signature is asked for and there is none.
-    Unsigned,
-    /// What was restored or compared is not what the evidence says.
-    Mismatch,
-    /// The caller, or Ctrl-C, cancelled the work.
-    Cancelled,
-    /// Any other failure of the operating system.
-    Io,
-    /// A defect of this program.
-    Internal,
+/// The table: for each kind its meaning, its `ERR_…` code, its exit status (INTERFACE.md, "Exit codes") and what to do when
+/// the error itself has no better word.
+///
+/// `error_kinds!(mine)` calls `mine!` with all rows, so that every binding and every test that must know each kind is made
+/// from this one place, and a kind that is added here cannot be forgotten there.
+#[macro_export]
+macro_rules! error_kinds {
+    ($with:ident) => {
+        $with! {
+            /// The thing named does not exist.
+            NotFound "ERR_NOT_FOUND" 4 "check the name and the path";
+            /// The thing to be made exists already and is never overwritten.
+            AlreadyExists "ERR_ALREADY_EXISTS" 3 "choose another name, or move away what is there";
+            /// A name that could leave its folder, hide a file or be taken for something else.
+            InvalidName "ERR_INVALID_NAME" 3 "use letters, digits, '-', '_' and '.'";
+            /// An argument, option or plan that cannot be meant.
+            InvalidInput "ERR_INVALID_INPUT" 2 "see `attestore --help`, or VERB --help";
+            /// Input that is not what it is said to be (bad JSON, not a database, another format).
+            Malformed "ERR_MALFORMED" 2 "check that this is the file that is meant, and that it is whole";
+            /// Another process holds the lock.
+            Locked "ERR_LOCKED" 7 "wait for the other process to end, then run it again";
+            /// Another process has the target open.
+            InUse "ERR_IN_USE" 3 "stop what uses it, then run it again";
+            /// Made by a newer program than this one.
+            Newer "ERR_NEWER" 3 "use the newer program";
+            /// Belongs to another state of the program that shall use it: its migrations were changed, or one failed half-way.
+            Incompatible "ERR_INCOMPATIBLE" 3 "use the program that it belongs to";
+            /// This program, or this build of it, cannot do it.
+            Unsupported "ERR_UNSUPPORTED" 2 "see `attestore --help` for what can be given";
+            /// A server, tool or file system is not there or does not answer.
+            Unavailable "ERR_UNAVAILABLE" 7 "run it again when the system has what is missing";
+            /// The operating system or the server denies access.
+            Permission "ERR_PERMISSION" 7 "run as a user who may, or change the owner or mode";
+            /// No room left.
+            NoSpace "ERR_NO_SPACE" 7 "free room on that file system, or choose another place";
+            /// Bytes differ from their recorded digest or do not decode: damage.
+            Corrupt "ERR_CORRUPT" 5 "use another copy or an older backup, and check the disk";
+            /// A signature, a chain or a log is not what was signed: an alteration.
+            Tampered "ERR_TAMPERED" 5 "trust nothing of it before it is known who changed it";
+            /// A key or secret does not fit what it should open or verify.
+            KeyRejected "ERR_KEY_REJECTED" 6 "check that it is the right key, whole, and given as what it is";
+            /// A signature is asked for and there is none.
+            Unsigned "ERR_UNSIGNED" 3 "ask without a public key to accept what nobody signed";
+            /// What was restored or compared is not what the evidence says.
+            Mismatch "ERR_MISMATCH" 5 "compare with the evidence of the right backup or log";
+            /// The caller, or Ctrl-C, cancelled the work.
+            Cancelled "ERR_CANCELLED" 130 "run it again when it suits";
+            /// Any other failure of the operating system.
+            Io "ERR_IO" 7 "see what the system says of the device or file system";
+            /// A defect of this program.
+            Internal "ERR_INTERNAL" 70 "report it with the command and this message";
+        }
+    };
 }
 
-impl ErrorKind {
-    /// Lists every kind, for tables and tests that walk all of them.
-    pub const ALL: [Self; 20] = [
-        Self::NotFound,
-        Self::AlreadyExists,
-        Self::InvalidName,
-        Self::InvalidInput,
-        Self::Malformed,
-        Self::Locked,
-        Self::InUse,
-        Self::Newer,
-        Self::Unsupported,
-        Self::Unavailable,
-        Self::Permission,
-        Self::NoSpace,
-        Self::Corrupt,
-        Self::Tampered,
-        Self::KeyRejected,
-        Self::Unsigned,
-        Self::Mismatch,
-        Self::Cancelled,
-        Self::Io,
-        Self::Internal,
-    ];
-
-    /// Returns the row of the table: name, code, exit status.
-    const fn row(self) -> (&'static str, &'static str, u8) {
-        match self {
-            Self::NotFound => ("NotFound", "ERR_NOT_FOUND", 4),
-            Self::AlreadyExists => ("AlreadyExists", "ERR_ALREADY_EXISTS", 3),
-            Self::InvalidName => ("InvalidName", "ERR_INVALID_NAME", 3),
-            Self::InvalidInput => ("InvalidInput", "ERR_INVALID_INPUT", 2),
-            Self::Malformed => ("Malformed", "ERR_MALFORMED", 2),
-            Self::Locked => ("Locked", "ERR_LOCKED", 7),
-            Self::InUse => ("InUse", "ERR_IN_USE", 3),
-            Self::Newer => ("Newer", "ERR_NEWER", 3),
-            Self::Unsupported => ("Unsupported", "ERR_UNSUPPORTED", 2),
-            Self::Unavailable => ("Unavailable", "ERR_UNAVAILABLE", 7),
-            Self::Permission => ("Permission", "ERR_PERMISSION", 7),
-            Self::NoSpace => ("NoSpace", "ERR_NO_SPACE", 7),
-            Self::Corrupt => ("Corrupt", "ERR_CORRUPT", 5),
-            Self::Tampered => ("Tampered", "ERR_TAMPERED", 5),
-            Self::KeyRejected => ("KeyRejected", "ERR_KEY_REJECTED", 6),
-            Self::Unsigned => ("Unsigned", "ERR_UNSIGNED", 3),
-            Self::Mismatch => ("Mismatch", "ERR_MISMATCH", 5),
-            Self::Cancelled => ("Cancelled", "ERR_CANCELLED", 130),
-            Self::Io => ("Io", "ERR_IO", 7),
-            Self::Internal => ("Internal", "ERR_INTERNAL", 70),
+/// Makes [`ErrorKind`] of the table.
+macro_rules! make_kinds {
+    ($($(#[$meaning:meta])* $kind:ident $code:literal $status:literal $advice:literal;)*) => {
+        /// Says coarsely what went wrong: two errors differ in kind when a caller would act differently.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$meaning])* $kind,)*
         }
-    }
 
-    /// Returns the kind's name, the same in every language.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        self.row().0
-    }
+        impl ErrorKind {
+            /// Lists every kind, for tables and tests that walk all of them.
+            pub const ALL: [Self; [$($status),*].len()] = [$(Self::$kind),*];
 
-    /// Returns the code that JSON errors and the Node package carry.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        self.row().1
-    }
+            /// Returns the kind's name, the same in every language.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind),)* }
+            }
 
-    /// Returns the exit status of the command line (INTERFACE.md, "Exit codes").
-    #[must_use]
-    pub const fn exit_status(self) -> u8 {
-        self.row().2
-    }
+            /// Returns the code that JSON errors and the Node package carry.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code,)* }
+            }
 
+            /// Returns the exit status of the command line (INTERFACE.md, "Exit codes").
+            #[must_use]
+            pub const fn exit_status(self) -> u8 {
+                match self { $(Self::$kind => $status,)* }
+            }
+
+            /// Returns what to do next where an error has no hint of its own.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$kind => $advice,)* }
+            }
+        }
+    };
+}
+
+error_kinds!(make_kinds);
+
+impl ErrorKind {
     /// Returns the kind of an operating system error.
     #[must_use]
     pub fn of_io(error: &std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
+        // ENFILE and EMFILE: the system or the process has no descriptor left. The same numbers on every Unix.
+        if matches!(error.raw_os_error(), Some(23 | 24)) {
+            return Self::Unavailable;
+        }
         match error.kind() {
             Io::NotFound => Self::NotFound,
             Io::AlreadyExists => Self::AlreadyExists,
             Io::PermissionDenied | Io::ReadOnlyFilesystem => Self::Permission,
             Io::StorageFull | Io::QuotaExceeded => Self::NoSpace,
+            Io::OutOfMemory => Self::Unavailable,
             _ => Self::Io,
         }
     }

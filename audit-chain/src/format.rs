@@ -329,6 +329,16 @@ pub trait ChainFormat: Debug + Send + Sync {
         &[]
     }
 
+    /// Returns the column of the record's own clock, by which an export chooses rows and a prune says what is old.
+    fn time_column(&self) -> Option<&str> {
+        None
+    }
+
+    /// Reports whether the format reads a row of one of its [`ChainFormat::companions`]; others do not leave with an export.
+    fn reads_companion(&self, _table: &str, _row: &serde_json::Map<String, serde_json::Value>) -> bool {
+        true
+    }
+
     /// Returns the small tables that the format reads besides the chain (state rows, registries, checkpoints).
     fn companions(&self) -> &[&str] {
         &[]

@@ -23,6 +23,18 @@ pub enum Verdict {
     CannotVerify,
 }
 
+impl Verdict {
+    /// Returns the verdict's name as it stands in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intact => "intact",
+            Self::Findings => "findings",
+            Self::CannotVerify => "cannot-verify",
+        }
+    }
+}
+
 /// The kinds of findings (INTERFACE.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -255,6 +267,18 @@ impl ChainReport {
     #[must_use]
     pub fn has(&self, kind: FindingKind) -> bool {
         self.findings.iter().any(|finding| finding.kind == kind)
+    }
+
+    /// Adds what was found of the input as a whole.
+    pub fn add_findings(&mut self, found: Vec<Finding>) {
+        if found.is_empty() {
+            return;
+        }
+        self.findings_total += found.len() as u64;
+        self.findings.extend(found);
+        self.ok = false;
+        self.verdict = Verdict::Findings;
+        self.diagnosis = crate::diagnose::sentence(self);
     }
 
     /// Returns the summary of a chain.

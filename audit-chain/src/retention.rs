@@ -44,6 +44,21 @@ impl Numbers {
         true
     }
 
+    /// Makes spans of numbers that ascend.
+    pub(crate) fn of_sorted(numbers: &[u64]) -> Self {
+        let mut spans = Self::default();
+        for number in numbers {
+            spans.push(*number);
+        }
+        spans
+    }
+
+    /// Counts the numbers from one on.
+    pub(crate) fn count_from(&self, from: u64) -> u64 {
+        let spans = self.0.iter().filter(|span| span.1 >= from);
+        spans.fold(0, |sum: u64, (first, last)| sum.saturating_add(last - from.max(*first)).saturating_add(1))
+    }
+
     /// Reports whether all of a span is in it.
     #[must_use]
     pub fn contains(&self, from: u64, to: u64) -> bool {

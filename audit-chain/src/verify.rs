@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Companions, Link, Setup, Tables};
+use crate::export::slice::{SliceStart, Starts};
+use crate::format::{ChainFormat, Companions, Link, Setup, Start, Tables};
 use crate::keys::KeyRing;
 use crate::order::{Sorted, Sorter};
 use crate::pipeline::{self, Batch};
@@ -42,6 +43,8 @@ pub struct VerifyOptions<'a> {
     pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
+    /// Where runs of rows begin that follow others which the input does not hold, because it is a part of a chain on purpose.
+    pub starts: Option<&'a Starts>,
     /// A flag that stops the work.
     pub cancel: Option<&'a AtomicBool>,
     /// Called now and then with the records done.
@@ -94,8 +97,10 @@ pub fn verify(
     let fits = options.checkpoint.is_some_and(|checkpoint| checkpoint.format == format.name());
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;
+    note_starts(options.starts, &mut walk);
     compare(options.checkpoint, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    walk.join_bare();
     Ok(report(format, walk))
 }
 
@@ -110,6 +115,31 @@ fn excuse(walk: &mut Walk) -> Vec<String> {
         }
     }
     whole
+}
+
+/// Notes which chains begin behind rows that the input leaves out on purpose.
+fn note_starts(starts: Option<&Starts>, walk: &mut Walk) {
+    for (id, starts) in starts.into_iter().flatten() {
+        let Some(chain) = walk.by_id(id) else { continue };
+        let position = u64::try_from(chain.first).ok();
+        walk.notes.push(Note {
+            kind: NoteKind::RetentionGap,
+            chain: id.clone(),
+            position,
+            last: None,
+            explains: match starts.as_slice() {
+                [start] => format!(
+                    "the input is a part of the chain and begins behind the record {}: what was before is not in it",
+                    start.prev
+                ),
+                starts => format!(
+                    "the input holds {} parts of the chain, the first behind the record {}: what was before and between them is not in it",
+                    starts.len(),
+                    starts.first().map_or("", |start| start.prev.as_str())
+                ),
+            },
+        });
+    }
 }
 
 /// What all passes over the rows need.
@@ -143,12 +173,23 @@ impl Work<'_> {
         Ok((walk, Some(sorted)))
     }
 
+    /// Says where a chain begins.
+    fn start(&self, chain: &str) -> Start {
+        let start = self.format.start(chain, self.setup);
+        match self.options.starts.and_then(|starts| starts.get(chain)?.first()) {
+            Some(slice) => {
+                Start { link: slice.link(), number: slice.number.unwrap_or(start.number), watch: start.watch }
+            }
+            None => start,
+        }
+    }
+
     /// Takes one batch into the walk.
     fn step(&self, walk: &mut Walk, batch: Batch, told: &mut u64) -> Result<()> {
         if self.options.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Err(Error::Cancelled);
         }
-        walk.consume(batch, &|chain| self.format.start(chain, self.setup))?;
+        walk.consume(batch, &|chain| self.start(chain))?;
         if let Some(progress) = self.options.progress
             && walk.records >= *told + PROGRESS_EVERY
         {
@@ -165,8 +206,14 @@ impl Work<'_> {
 
     /// Reads the records again where links do not fit, and turns those places into findings.
     fn explain_breaks(&self, sorted: Option<Sorted>, walk: &mut Walk) -> Result<()> {
+        let begins = |found: &Break, walk: &Walk| {
+            let starts = self.options.starts.and_then(|starts| starts.get(&walk.chains[found.chain].id));
+            let begins = |start: &SliceStart| start.number == found.number && start.link() == found.prev;
+            starts.is_some_and(|starts| starts.iter().any(begins))
+        };
         let excused = |found: &Break, walk: &Walk| {
-            walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
+            begins(found, walk)
+                || walk.chains[found.chain].excuse.as_ref().is_some_and(|excuse| excuse.covers(found))
         };
         let breaks = std::mem::take(&mut walk.breaks);
         let breaks: Vec<Break> = breaks.into_iter().filter(|found| !excused(found, walk)).collect();

@@ -348,6 +348,37 @@ impl Walk {
         }
     }
 
+    /// Makes one note of those on chains that carry no signature at all, however many there are.
+    pub(crate) fn join_bare(&mut self) {
+        let records_of: HashMap<&str, u64> = self
+            .chains
+            .iter()
+            .filter(|chain| chain.unsigned_total == chain.records)
+            .map(|chain| (chain.id.as_str(), chain.records))
+            .collect();
+        let bare = |note: &Note| {
+            let records = records_of.get(note.chain.as_str()).copied();
+            records.filter(|_| note.kind == NoteKind::UnsignedSpan && note.position.is_some())
+        };
+        let records: Vec<u64> = self.notes.iter().filter_map(bare).collect();
+        if records.len() < 2 {
+            return;
+        }
+        self.notes.retain(|note| bare(note).is_none());
+        self.notes.push(Note {
+            kind: NoteKind::UnsignedSpan,
+            chain: String::new(),
+            position: None,
+            last: None,
+            explains: format!(
+                "{} of {} carry no signature at all: {}",
+                records.len(),
+                plural(self.chains.len() as u64, "chain"),
+                plural(records.iter().sum(), "record")
+            ),
+        });
+    }
+
     /// Opens the walk for a format's last word.
     pub(crate) fn conclusion(&mut self) -> Conclusion<'_> {
         let chains = self.chains.iter_mut().map(|chain| Walked {

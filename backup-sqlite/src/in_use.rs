@@ -17,6 +17,7 @@ use backup_core::error::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::migrations::Recorded;
 #[cfg(target_os = "linux")]
 use crate::open::FAMILY;
 use crate::open::{patiently, sidecar};
@@ -125,7 +126,7 @@ fn lockers(files: &[(u64, u64)]) -> Vec<u32> {
 #[derive(Debug)]
 pub(crate) struct Exclusive {
     /// `None` where the file is not a database that this build can open.
-    _connection: Option<Connection>,
+    connection: Option<Connection>,
     /// Why the locks could not be asked.
     pub(crate) blind: Option<String>,
 }
@@ -147,16 +148,24 @@ impl Exclusive {
             let _ = std::fs::remove_file(&wal);
         }
         match taken {
-            Ok(connection) => Ok(Self { _connection: Some(connection), blind: None }),
+            Ok(connection) => Ok(Self { connection: Some(connection), blind: None }),
             Err(error) => match error.kind() {
                 ErrorKind::Locked => {
                     Err(in_use(path, "another connection holds a lock on it").with_source(error))
                 }
                 ErrorKind::Cancelled | ErrorKind::Permission => Err(error),
                 // Damaged, encrypted, not a database: that is what a restore is for.
-                _ => Ok(Self { _connection: None, blind: Some(error.to_string()) }),
+                _ => Ok(Self { connection: None, blind: Some(error.to_string()) }),
             },
         }
+    }
+
+    /// Reads what the database records of its schema; `None` where it cannot be read or holds no table.
+    pub(crate) fn recorded(&self, path: &Path) -> Option<Recorded> {
+        let connection = self.connection.as_ref()?;
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
+        let tables: i64 = connection.query_row(tables, [], |row| row.get(0)).ok()?;
+        if tables > 0 { Recorded::read(connection, path).ok() } else { None }
     }
 
     fn connect(path: &Path, wait: Duration, ctx: &Context) -> Result<Connection> {

@@ -12,6 +12,7 @@
 //! links (docs/sqlite.md says why).
 
 mod aside;
+pub mod cells;
 pub mod checks;
 mod copy;
 mod facts;
@@ -24,6 +25,7 @@ mod open;
 mod ordered;
 mod preflight;
 mod prove;
+mod pump;
 mod ranges;
 mod restore;
 mod schema;

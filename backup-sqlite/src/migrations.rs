@@ -208,6 +208,33 @@ impl Recorded {
         }
     }
 
+    /// Returns what a program knows that this database is at home with: its migrations, its versions.
+    #[must_use]
+    pub fn known(&self) -> Vec<Known> {
+        let mut known = Vec::new();
+        known.extend(self.applied().map(|applied| Known::Migrations(applied.applied.clone())));
+        known.extend(self.schema_meta.map(|max| Known::SchemaMeta { max }));
+        known.extend(self.user_version.filter(|max| *max != 0).map(|max| Known::UserVersion { max }));
+        known
+    }
+
+    /// Says which migrations failed half-way, where any did: no program starts on such a database.
+    #[must_use]
+    pub fn dirty(&self) -> Option<SchemaVerdict> {
+        let applied = self.applied()?;
+        let failed: Vec<&str> = applied
+            .applied
+            .iter()
+            .filter(|migration| !migration.success)
+            .map(|migration| migration.version.as_str())
+            .collect();
+        (!failed.is_empty()).then(|| SchemaVerdict {
+            recorded_in: applied.recorded_in.clone(),
+            state: SchemaState::Dirty,
+            detail: format!("migration {} did not run to its end", failed.join(", ")),
+        })
+    }
+
     /// Returns the applied migrations where a tool recorded them one by one.
     fn applied(&self) -> Option<&Migrations> {
         self.migrations

@@ -16,7 +16,7 @@ use rustix::fs::{Access, StatVfsMountFlags};
 use crate::aside::real_path;
 use crate::checks::Integrity;
 use crate::in_use::{Exclusive, Whose, require_closed};
-use crate::migrations::{Recorded, SchemaState, SchemaVerdict, compare};
+use crate::migrations::{Known, Recorded, SchemaState, SchemaVerdict, compare};
 use crate::open::{FAMILY, inspect, sidecar};
 use crate::restore::SqliteRestore;
 use crate::swap::is_pending;
@@ -36,6 +36,8 @@ pub(crate) struct Checked<'a> {
     /// The files that are there now.
     present: Vec<PathBuf>,
     schema: Vec<SchemaVerdict>,
+    /// What the program knows of the schema: as the caller said, else as the database at the target records it.
+    pub(crate) known: Vec<Known>,
     pending: bool,
     blind: Option<String>,
     pub(crate) needs_bytes: u64,
@@ -48,9 +50,19 @@ impl SqliteRestore {
     /// # Errors
     /// As [`Restore::plan`](backup_core::traits::Restore::plan) where the backup holds no database, or several.
     pub fn schema(&self, manifest: &Manifest) -> Result<Vec<SchemaVerdict>> {
+        self.schema_against(manifest, &self.options.known)
+    }
+
+    /// Compares what the manifest tells of the schema with what is known; a migration that failed half-way needs no comparison.
+    fn schema_against(&self, manifest: &Manifest, known: &[Known]) -> Result<Vec<SchemaVerdict>> {
         let facts = facts_of(manifest, self.object(manifest)?);
         let recorded = facts.map(Recorded::from_facts).unwrap_or_default();
-        Ok(self.options.known.iter().filter_map(|known| compare(known, &recorded)).collect())
+        let mut verdicts: Vec<SchemaVerdict> =
+            known.iter().filter_map(|known| compare(known, &recorded)).collect();
+        if verdicts.iter().all(|verdict| verdict.state != SchemaState::Dirty) {
+            verdicts.extend(recorded.dirty());
+        }
+        Ok(verdicts)
     }
 
     /// Finds the database among the objects.
@@ -100,8 +112,6 @@ impl SqliteRestore {
         let target = real_path(&self.target)?;
         let pending = is_pending(&target);
         require_place(&target, pending)?;
-        let schema = self.schema(manifest)?;
-        self.require_schema(&schema)?;
         let present: Vec<PathBuf> = FAMILY
             .iter()
             .map(|ending| sidecar(&target, ending))
@@ -109,7 +119,13 @@ impl SqliteRestore {
             .collect();
         require_closed(&target, Whose::Anyone)?;
         require_owner(&target)?;
-        let blind = if pending { None } else { self.probe(&target, ctx)? };
+        let (blind, live) = if pending { (None, None) } else { self.probe(&target, ctx)? };
+        let known = match live {
+            Some(live) if self.options.known.is_empty() => live.known(),
+            _ => self.options.known.clone(),
+        };
+        let schema = self.schema_against(manifest, &known)?;
+        self.require_schema(&schema)?;
         let needs_bytes = object.size_bytes.saturating_add(SPARE);
         let folder = parent_of(&target);
         let free_bytes = free_space(folder)?;
@@ -133,6 +149,7 @@ impl SqliteRestore {
             chains,
             present,
             schema,
+            known,
             pending,
             blind,
             needs_bytes,
@@ -141,20 +158,22 @@ impl SqliteRestore {
     }
 
     /// Asks SQLite whether somebody holds a lock on the target, without waiting and without changing it; says why
-    /// where that cannot be asked.
-    fn probe(&self, target: &Path, ctx: &Context) -> Result<Option<String>> {
+    /// where that cannot be asked. Returns too what the database there records of its schema.
+    fn probe(&self, target: &Path, ctx: &Context) -> Result<(Option<String>, Option<Recorded>)> {
         if target.symlink_metadata().is_err() {
-            return Ok(None);
+            return Ok((None, None));
         }
         // Opening would roll back what a crashed writer left; that waits until the restore is carried out.
         if sidecar(target, "-journal").metadata().is_ok_and(|found| found.len() > 0) {
-            return Ok(Some(
-                "a -journal lies beside it; its locks are asked when the restore runs".to_owned(),
-            ));
+            let why = "a -journal lies beside it; its locks are asked when the restore runs";
+            return Ok((Some(why.to_owned()), None));
         }
-        Ok(Exclusive::take(target, self.options.busy_timeout, ctx)?.blind)
+        let exclusive = Exclusive::take(target, self.options.busy_timeout, ctx)?;
+        let recorded = exclusive.recorded(target);
+        Ok((exclusive.blind, recorded))
     }
 
+    /// Refuses a schema that the program does not open, unless the caller asked for it.
     pub(crate) fn require_schema(&self, schema: &[SchemaVerdict]) -> Result<()> {
         for verdict in schema {
             let (refused, kind, hint) = match verdict.state {
@@ -165,12 +184,12 @@ impl SqliteRestore {
                 ),
                 SchemaState::Changed => (
                     !self.options.allow_changed,
-                    ErrorKind::Mismatch,
+                    ErrorKind::Incompatible,
                     "deploy the program that the backup belongs to: this one refuses to start on it (`--allow-changed` restores it all the same)",
                 ),
                 SchemaState::Dirty => (
                     !self.options.allow_dirty,
-                    ErrorKind::Mismatch,
+                    ErrorKind::Incompatible,
                     "restore an earlier backup, or ask for this one explicitly (`--allow-dirty`) and repair the migration by hand",
                 ),
                 SchemaState::Equal | SchemaState::Older | SchemaState::NotRecorded => continue,
@@ -225,6 +244,10 @@ impl SqliteRestore {
             "prove it: {}",
             if proofs.is_empty() { "nothing".to_owned() } else { proofs.join(", ") }
         ));
+        let equal = checked.schema.iter().filter(|verdict| verdict.state == SchemaState::Equal);
+        steps.extend(equal.map(|verdict| {
+            format!("the schema is the program's ({}): {}", verdict.recorded_in, verdict.detail)
+        }));
         if checked.present.is_empty() {
             steps.push(format!("put it in place; nothing is at {target} now"));
         } else {
@@ -242,25 +265,30 @@ impl SqliteRestore {
     pub(crate) fn warnings(&self, checked: &Checked<'_>) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(facts) = checked.facts {
-            if !checked.present.is_empty() {
-                warnings
-                    .push(format!("what was committed after {} is only in what is set aside", facts.instant));
-            }
             warnings.extend(facts.not_included.iter().map(|line| format!("not in the backup: {line}")));
+            // The first line of what is not included names the instant.
+            if !checked.present.is_empty() {
+                warnings.push("what was committed since the backup is only in what is set aside".into());
+            }
         } else {
             warnings.push(
                 "the manifest has no facts of this database: rows and migrations are not compared".into(),
             );
         }
-        for verdict in &checked.schema {
+        let source = if self.options.known.is_empty() && !checked.known.is_empty() {
+            "; what the program knows is taken from the database at the target"
+        } else {
+            ""
+        };
+        for verdict in checked.schema.iter().filter(|verdict| verdict.state != SchemaState::Equal) {
             warnings.push(format!(
-                "schema {} ({}): {}",
+                "schema {} ({}): {}{source}",
                 verdict.state.name(),
                 verdict.recorded_in,
                 verdict.detail
             ));
         }
-        if self.options.known.is_empty()
+        if checked.known.is_empty()
             && let Some(migrations) = checked.facts.and_then(|facts| facts.migrations.as_ref())
         {
             warnings.push(format!(

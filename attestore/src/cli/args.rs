@@ -66,6 +66,11 @@ pub(crate) enum Verb {
         after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.md"
     )]
     Drill(Drill),
+    /// Say whether what a plan promises is so: what is overdue, missing or no longer fits
+    #[command(
+        after_help = "Example:\n  attestore status --plan /etc/app/attestore.toml\n  attestore status --plan attestore.toml --prometheus /var/lib/node_exporter/attestore.prom"
+    )]
+    Status(super::plan::StatusArgs),
     /// Say which backups retention would remove; with --apply remove them
     #[command(
         after_help = "Example:\n  attestore prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  attestore prune /srv/backups --keep-daily 7 --apply --sign-with backup.key"
@@ -111,6 +116,11 @@ pub(crate) enum Chain {
         after_help = "Example:\n  attestore chain checkpoint app.db --format aegisagent --sign-with backup.key > today.checkpoint"
     )]
     Checkpoint(ChainCheckpoint),
+    /// Export the rows of the chains as NDJSON or CSV, with all that is needed to verify them from the file
+    #[command(
+        after_help = "--from and --to are half-open: from T on, before T. A row's own time counts. A filtered export still verifies: FILE.json says where it begins.\n\nExamples:\n  attestore chain export app.db --format aegisagent --out receipts.ndjson\n  attestore chain export z4j.db --format z4j --as csv --from 2026-11-01 --to 2026-12-01 --out november.csv\n  attestore chain export app.db --format caracal --out /mnt/archive --watermark /var/lib/caracal.watermark"
+    )]
+    Export(super::chain_export::ChainExport),
 }
 
 /// Arguments of `keygen`.
@@ -133,11 +143,14 @@ pub(crate) struct Init {
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
     /// What to back up: a SQLite file or sqlite:PATH, with NAME= before it where two files have the same name
-    #[arg(value_name = "SOURCE", required = true)]
+    #[arg(value_name = "SOURCE", required_unless_present = "plan")]
     pub(crate) sources: Vec<String>,
     /// The repository
-    #[arg(long, value_name = "REPO", value_hint = ValueHint::DirPath)]
-    pub(crate) to: String,
+    #[arg(long, value_name = "REPO", value_hint = ValueHint::DirPath, required_unless_present = "plan")]
+    pub(crate) to: Option<String>,
+    /// Back up what this plan says instead (docs/plan.md); only --name, --jobs and --wait go with it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["sources", "to", "chains", "secrets", "public_keys", "files", "encrypt_to", "sign_with", "keep_last", "chain_copy", "refuse_findings"])]
+    pub(crate) plan: Option<PathBuf>,
     /// The backup's name instead of a UTC time stamp
     #[arg(long)]
     pub(crate) name: Option<String>,

@@ -7,7 +7,10 @@ use clap::Parser as _;
 use clap::error::ErrorKind as Usage;
 
 mod args;
+mod chain_export;
+mod guard;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod text;
@@ -43,7 +46,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let out = output::Output { json: cli.json };
-    match run::run(cli.verb, out, cli.quiet) {
+    match guard::guarded(|| run::run(cli.verb, out, cli.quiet)) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             out.error(&error);

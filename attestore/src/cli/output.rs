@@ -46,12 +46,12 @@ impl Output {
     pub(crate) fn error(self, error: &Error) {
         let kind = error.kind();
         let message = error.full_text();
+        let hint = error.hint().unwrap_or_else(|| kind.advice().to_owned());
         let text = if self.json {
-            let document = json!({"error": {"code": kind.code(), "kind": kind.name(), "message": message, "hint": error.hint()}});
+            let document = json!({"error": {"code": kind.code(), "kind": kind.name(), "message": message, "hint": hint}});
             format!("{document}\n")
         } else {
-            let hint = error.hint().map(|hint| format!("HINT: {}\n", plain(&hint))).unwrap_or_default();
-            format!("attestore: {}\n{hint}", plain(&message))
+            format!("attestore: {}\nHINT: {}\n", plain(&message), plain(&hint))
         };
         // There is nowhere left to say that standard error cannot be written.
         let _ = std::io::stderr().write_all(text.as_bytes());

@@ -26,7 +26,10 @@ pub(crate) fn context(quiet: bool) -> Result<Context, Error> {
         }
         flag.cancel();
     })
-    .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot catch Ctrl-C: {error}")))?;
+    .map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("cannot catch Ctrl-C: {error}"))
+            .with_hint("give the process more file descriptors and threads (`ulimit -a`)")
+    })?;
     let context = Context::new().with_cancel(cancel);
     if quiet || !std::io::stderr().is_terminal() {
         return Ok(context);

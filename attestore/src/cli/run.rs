@@ -17,7 +17,7 @@ use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
 use super::output::{self, Output};
-use super::{Outcome, progress, text};
+use super::{Outcome, chain_export, progress, text};
 
 /// Runs one verb.
 ///
@@ -44,6 +44,9 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         Verb::Chain(args::Chain::Checkpoint(arguments)) => {
             chain_checkpoint(&arguments, out, &progress::context(quiet)?)
         }
+        Verb::Chain(args::Chain::Export(arguments)) => {
+            chain_export::run(arguments, out, &progress::context(quiet)?)
+        }
         Verb::Keygen(arguments) => {
             out.show(&repository::keygen(&arguments.out)?, text::keygen)?;
             Ok(Outcome::Good)
@@ -52,6 +55,10 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
             out.show(&repository::init(&arguments.repo)?, text::init)?;
             Ok(Outcome::Good)
         }
+        Verb::Backup(arguments) if arguments.plan.is_some() => {
+            super::plan::backup(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
         Verb::List(arguments) => {
             let listing = repository::list(&arguments.repo)?;
@@ -97,6 +104,8 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
 }
 
 fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    // clap has seen to it that one of --to and --plan is there.
+    let repository = arguments.to.unwrap_or_default();
     let options = BackupOptions {
         sources: arguments.sources,
         name: arguments.name,
@@ -115,8 +124,9 @@ fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Ou
         chain_copy: arguments.chain_copy,
         refuse_findings: arguments.refuse_findings,
         wait: Duration::from_secs(arguments.wait),
+        ..BackupOptions::default()
     };
-    let made = backup::backup(&arguments.to, &options, ctx)?;
+    let made = backup::backup(&repository, &options, ctx)?;
     out.show(&made, text::backup)?;
     Ok(if made.chains_intact() && made.prune_error.is_none() { Outcome::Good } else { Outcome::Found })
 }

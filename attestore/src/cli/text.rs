@@ -7,6 +7,7 @@ use attestore::repository::{ExportOutcome, HoldOutcome, InitOutcome, KeygenOutco
 use attestore::restore::Restored;
 use audit_chain::report::{ChainReport, Finding, Verdict};
 use backup_core::repository::{Listing, RepositoryFinding, VerifyReport};
+use jiff::Timestamp;
 
 use super::output::{Text, bytes};
 
@@ -19,6 +20,9 @@ macro_rules! line {
 
 /// How many findings are printed before the rest is only counted.
 const SHOWN: usize = 20;
+
+/// What a warning of a plan begins with that names what a backup does not hold.
+const NOT_IN_BACKUP: &str = "not in the backup: ";
 
 /// Prints what a machine has and lacks.
 pub(crate) fn doctor(found: &Doctor) -> Text {
@@ -73,7 +77,7 @@ pub(crate) fn init(made: &InitOutcome) -> Text {
 /// Prints a backup: its objects and chains.
 pub(crate) fn backup(backup: &Backup) -> Text {
     let mut text = Text::default();
-    line!(text, "backup {}  {}  {}", backup.id, backup.created_at, bytes(backup.size_bytes));
+    line!(text, "backup {}  {}  {}", backup.id, seconds(backup.created_at), bytes(backup.size_bytes));
     line!(text, "{}", backup.path.display());
     text.blank();
     let rows: Vec<_> = backup
@@ -145,7 +149,7 @@ pub(crate) fn list(listing: &Listing) -> Text {
             let held = backup.held.as_ref().map_or(String::new(), |reason| format!("held: {reason}"));
             vec![
                 backup.id.clone(),
-                backup.created_at.to_string(),
+                seconds(backup.created_at),
                 bytes(backup.size_bytes),
                 backup.sources.join(" "),
                 chains.to_owned(),
@@ -265,7 +269,9 @@ pub(crate) fn restored(restored: &Restored) -> Text {
         }
     }
     for warning in &plan.warnings {
-        line!(text, "warning: {warning}");
+        // What no backup of its kind holds is worth knowing and nothing to be warned of.
+        let word = if warning.starts_with(NOT_IN_BACKUP) { "" } else { "warning: " };
+        line!(text, "{word}{warning}");
     }
     for note in &restored.notes {
         line!(text, "note: {note}");
@@ -280,13 +286,13 @@ pub(crate) fn prune(prune: &Prune) -> Text {
         .keep
         .iter()
         .map(|kept| {
-            vec!["keep".to_owned(), kept.id.clone(), kept.created_at.to_string(), kept.reasons.join(", ")]
+            vec!["keep".to_owned(), kept.id.clone(), seconds(kept.created_at), kept.reasons.join(", ")]
         })
         .chain(plan.remove.iter().map(|removed| {
             vec![
                 "remove".to_owned(),
                 removed.id.clone(),
-                removed.created_at.to_string(),
+                seconds(removed.created_at),
                 bytes(removed.size_bytes),
             ]
         }))
@@ -355,7 +361,8 @@ pub(crate) fn chain_report(report: &ChainReport) -> Text {
         Verdict::CannotVerify => "CANNOT VERIFY",
     };
     let mut text = Text::default();
-    line!(text, "{word}  {}", report.diagnosis);
+    let said = format!("{}: ", word.to_lowercase());
+    line!(text, "{word}  {}", report.diagnosis.strip_prefix(&said).unwrap_or(&report.diagnosis));
     if !report.findings.is_empty() {
         text.blank();
         for finding in report.findings.iter().take(SHOWN) {
@@ -417,8 +424,13 @@ fn finding_text(finding: &Finding) -> Text {
     text
 }
 
+/// Spells an instant to the second.
+fn seconds(instant: Timestamp) -> String {
+    format!("{instant:.0}")
+}
+
 /// Counts things in the singular or the plural.
-fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

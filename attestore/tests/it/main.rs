@@ -4,13 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+<<<<<<< HEAD
 mod bad_input;
+=======
+mod faults;
+>>>>>>> main
 mod keygen;
 mod kinds;
 mod list;
+mod plan;
 mod profiles;
 mod restore;
 mod signals;
+mod status;
 mod support;
 mod usage;
 mod vectors;

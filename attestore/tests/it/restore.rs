@@ -112,12 +112,12 @@ fn migrations_of_the_deployed_program_decide_what_is_restored() {
     world.run(restore("equal")).good();
     world.sql("app.db", "UPDATE _sqlx_migrations SET success = 0");
     backup("dirty");
-    let said = world.fails(ErrorKind::Mismatch, restore("dirty"));
+    let said = world.fails(ErrorKind::Incompatible, restore("dirty"));
     assert!(said.contains("--allow-dirty"), "{said}");
     world.run(restore("dirty").iter().chain(&["--allow-dirty"])).good();
     world.sql("app.db", "UPDATE _sqlx_migrations SET success = 1, checksum = x'00'");
     backup("changed");
-    assert!(world.fails(ErrorKind::Mismatch, restore("changed")).contains("--allow-changed"));
+    assert!(world.fails(ErrorKind::Incompatible, restore("changed")).contains("--allow-changed"));
     world.sql("app.db", &format!("UPDATE _sqlx_migrations SET checksum = x'{}'; INSERT INTO _sqlx_migrations VALUES(2, 'b', '2026-01-02', 1, x'{}', 1)", checksum(one), checksum(two)));
     backup("newer");
     assert!(world.fails(ErrorKind::Newer, restore("newer")).contains("--allow-newer"));

@@ -153,6 +153,17 @@ impl World {
         command
     }
 
+    /// Returns what makes the program run in this folder by a shell that did `first` (`ulimit …`, `mount …`).
+    pub(crate) fn limited(&self, first: &str) -> impl Fn(&[&str]) -> Command + 'static {
+        let (root, script) = (self.root().to_owned(), format!("{first} && exec \"$0\" \"$@\""));
+        move |arguments| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]).arg(env!("CARGO_BIN_EXE_attestore")).args(arguments);
+            command.current_dir(&root).stdin(Stdio::null());
+            command
+        }
+    }
+
     /// Runs the program in this folder.
     pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
         self.command(arguments).output().unwrap().into()
@@ -191,11 +202,27 @@ pub(crate) fn fails(kind: ErrorKind, command: impl Fn() -> Command) -> String {
     );
     let message = error["message"].as_str().unwrap();
     assert!(!message.ends_with('.') || message.ends_with("..."), "{message}");
-    let hint = error["hint"].as_str().map(|hint| format!("\nHINT: {hint}")).unwrap_or_default();
+    let hint = format!("\nHINT: {}", error["hint"].as_str().unwrap());
     if run.err.starts_with("attestore: ") {
-        assert_eq!(run.err.trim_end(), format!("attestore: {message}{hint}"), "the two forms say the same");
+        let json = format!("attestore: {message}{hint}");
+        assert_eq!(
+            without_random_names(run.err.trim_end()),
+            without_random_names(&json),
+            "the two forms say the same"
+        );
     }
     format!("{message}{}", hint.replace('\n', " "))
+}
+
+/// Replaces the 16 hexadecimal digits of names that are made for one run.
+fn without_random_names(text: &str) -> String {
+    let mut words: Vec<_> = text.split(['.', '/', '-', ' ']).collect();
+    for word in &mut words {
+        if word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            *word = "random";
+        }
+    }
+    words.join(" ")
 }
 
 /// Returns every file below a folder, sorted, relative to it.

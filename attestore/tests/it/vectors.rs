@@ -261,6 +261,44 @@ fn a_schema_that_the_program_does_not_know_is_refused_before_anything_changes() 
     restore("schema-newer", None, &["--schema-version", "1", "--allow-newer"]).ends(0);
     restore("schema-newer", None, &["--schema-version", "2"]).ends(0);
     restore("valid", None, &["--schema-version", "1"]).ends(0);
+
+    // Nothing is said of the program: the database at the target speaks for it.
+    for (name, tamper, word, allow) in [
+        ("schema-newer", None, "newer (schema_meta)", "--allow-newer"),
+        ("migration-unknown-newer", None, "migration 9999", "--allow-newer"),
+        ("migration-checksum-changed", None, "migration 1 has another checksum", "--allow-changed"),
+        (
+            "valid",
+            Some("UPDATE _sqlx_migrations SET success = 0 WHERE version = 31"),
+            "migration 31 did not run to its end",
+            "--allow-dirty",
+        ),
+        (
+            "valid",
+            Some(
+                "INSERT INTO _sqlx_migrations SELECT 32, 'next', installed_on, 0, checksum, 1 FROM _sqlx_migrations WHERE version = 31",
+            ),
+            "migration 32 did not run to its end",
+            "--allow-dirty",
+        ),
+    ] {
+        let run = restore(name, tamper, &[]).ends(3);
+        assert!(run.err.contains(word) && run.err.contains(allow), "{name}: {}", run.err);
+        let run = restore(name, tamper, &["--plan"]).ends(3);
+        assert!(run.err.contains(word), "{name}: {}", run.err);
+        if !tamper.is_some_and(|sql| sql.starts_with("INSERT")) {
+            restore(name, tamper, &[allow]).ends(0);
+        }
+    }
+    let run = restore("valid", None, &[]).ends(0);
+    assert!(run.out.contains("schema (_sqlx_migrations): equal: the same 31 migrations"), "{}", run.out);
+    let run = restore("migration-behind", None, &[]).ends(0);
+    assert!(run.out.contains("older: the program has 2 migrations more"), "{}", run.out);
+    assert!(
+        run.out.matches("what was committed").count() == 2,
+        "what is missing, and where it is: {}",
+        run.out
+    );
 }
 
 #[test]

@@ -116,6 +116,10 @@ impl ChainFormat for Receipts {
         RECEIPT_COLUMNS
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("ts")
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: false, clock: true }
     }
@@ -142,6 +146,10 @@ impl ChainFormat for PolicyLog {
 
     fn seals(&self) -> bool {
         false
+    }
+
+    fn time_column(&self) -> Option<&str> {
+        Some("created_at")
     }
 
     fn links(&self) -> LinkRules {

@@ -94,6 +94,10 @@ impl ChainFormat for Caracal {
         &["zone_id", "chain_seq"]
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("occurred_at")
+    }
+
     fn companions(&self) -> &[&str] {
         &[REHASH_MARKER, RETENTION, WATERMARK]
     }

@@ -103,6 +103,10 @@ impl ChainFormat for CaracalAdmin {
         &["zone_id", "chain_seq"]
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("occurred_at")
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: true, clock: false }
     }

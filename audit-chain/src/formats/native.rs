@@ -46,6 +46,10 @@ impl ChainFormat for Native {
         &["chain", "seq"]
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("at")
+    }
+
     fn links(&self) -> LinkRules {
         LinkRules { numbered: true, clock: true }
     }

@@ -6,8 +6,10 @@
 mod aegisagent;
 mod agledger;
 mod caracal;
+mod caracal_writer;
 mod documents;
 mod every_format;
+mod iter_rows;
 mod merkle;
 mod native;
 mod note;

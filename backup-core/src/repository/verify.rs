@@ -239,7 +239,18 @@ impl Repository {
         });
         let stored = match opened {
             Ok(stored) => stored,
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            // What this machine lacks says nothing of the backup.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Cancelled
+                        | ErrorKind::Permission
+                        | ErrorKind::NoSpace
+                        | ErrorKind::Unavailable
+                ) =>
+            {
+                return Err(error);
+            }
             Err(error) if error.kind() == ErrorKind::InUse => return Ok(Opened::Leaving),
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_pruned(id)? => {
                 return Ok(Opened::Leaving);

@@ -339,7 +339,11 @@ fn vector_migrations() {
         ("valid", [SchemaState::Equal, SchemaState::Equal], None),
         ("migration-behind", [SchemaState::Older, SchemaState::Equal], None),
         ("migration-unknown-newer", [SchemaState::Newer, SchemaState::Equal], Some(ErrorKind::Newer)),
-        ("migration-checksum-changed", [SchemaState::Changed, SchemaState::Equal], Some(ErrorKind::Mismatch)),
+        (
+            "migration-checksum-changed",
+            [SchemaState::Changed, SchemaState::Equal],
+            Some(ErrorKind::Incompatible),
+        ),
         ("schema-newer", [SchemaState::Equal, SchemaState::Newer], Some(ErrorKind::Newer)),
     ] {
         let backup = if name == "valid" {
@@ -375,7 +379,7 @@ fn vector_migrations() {
         folder.path().join("dirty.db"),
         RestoreOptions { known, ..Default::default() },
     );
-    assert_eq!(restore.plan(&backup, &Context::new()).unwrap_err().kind(), ErrorKind::Mismatch);
+    assert_eq!(restore.plan(&backup, &Context::new()).unwrap_err().kind(), ErrorKind::Incompatible);
 }
 
 #[test]

@@ -94,6 +94,14 @@ impl AgledgerDump {
         &self.tables
     }
 
+    /// Returns all tables, the vault among them, for [`write_dump`](super::write_dump).
+    #[must_use]
+    pub fn into_tables(self) -> Tables<'static> {
+        let mut tables = self.tables;
+        tables.insert(VAULT.to_owned(), Box::new(self.vault));
+        tables
+    }
+
     /// Verifies the dump. `options.tables` and `options.companions` are the dump's own.
     ///
     /// # Errors
@@ -106,6 +114,7 @@ impl AgledgerDump {
             max_chains: options.max_chains,
             scratch: options.scratch,
             checkpoint: options.checkpoint,
+            starts: options.starts,
             cancel: options.cancel,
             progress: options.progress,
         };

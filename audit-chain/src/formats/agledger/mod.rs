@@ -100,6 +100,10 @@ impl ChainFormat for Agledger {
         &entries::COLUMNS
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("created_at")
+    }
+
     fn companions(&self) -> &[&str] {
         &[KEYS, STATEMENTS, CHECKPOINTS, READS, HEADS]
     }

@@ -246,6 +246,7 @@ impl Last<'_, '_> {
             }
             Found::NotAtHand => {
                 if active {
+                    self.begun_later();
                     self.note(NoteKind::NotChecked, "", None, format!("{STATE_TABLE} is not at hand: rows cut off the end, and the prune boundary, were not checked"));
                 }
                 self.unproven_frozen();
@@ -255,6 +256,22 @@ impl Last<'_, '_> {
             Found::Missing(why) => self.no_state(format!("{STATE_TABLE} does not hold the state row: {why}")),
             Found::Broken(why) => self.no_state(format!("the state row breaks z4j's own rules: {why}")),
             Found::Row(state) => self.state_row(&state),
+        }
+    }
+
+    /// Takes it for a note that a generation begins behind rows that are not here: z4j removes the oldest rows itself, and only
+    /// the state row says where, so rows alone (an export of some days) do not tell that from rows cut off by hand.
+    fn begun_later(&mut self) {
+        let gone = self.whole.retract(|finding| {
+            finding.kind == FindingKind::MissingHead
+                && ![LEGACY_CHAIN, FROZEN_CHAIN].contains(&finding.chain.as_str())
+        });
+        for finding in gone {
+            let before = finding.found.unwrap_or_default();
+            let explains = format!(
+                "the rows begin behind the one with HMAC {before}: whether z4j removed those before it, an export left them out or somebody cut them off, only {STATE_TABLE} tells"
+            );
+            self.note(NoteKind::RetentionGap, &finding.chain, finding.position, explains);
         }
     }
 

@@ -196,6 +196,14 @@ impl ChainFormat for Z4j {
         &["occurred_at", "id"]
     }
 
+    fn time_column(&self) -> Option<&str> {
+        Some("occurred_at")
+    }
+
+    fn reads_companion(&self, table: &str, row: &serde_json::Map<String, serde_json::Value>) -> bool {
+        table != state::META_TABLE || row.get("key").is_some_and(|key| key == "audit_prune_watermark")
+    }
+
     fn companions(&self) -> &[&str] {
         &[state::STATE_TABLE, state::META_TABLE]
     }
