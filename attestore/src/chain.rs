@@ -1,7 +1,7 @@
 //! Chains in databases and files: verify them, and write down where they stand.
 
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +13,6 @@ use audit_chain::keys::KeyRing;
 use audit_chain::note::TrustedKey;
 use audit_chain::profile::Profile;
 use audit_chain::report::ChainReport;
-<<<<<<< HEAD
-use audit_chain::sniff::{self, TextKind};
-use audit_chain::source::RowSource;
-=======
->>>>>>> main
 use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
 use backup_core::error::{Error, ErrorKind, Result};
@@ -32,12 +27,6 @@ use crate::input::Input;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
-
-/// How much of standard input is looked at to tell what it is, in bytes (64 KiB).
-const BEGINNING_BYTES: usize = 64 << 10;
-
-/// How much of a file is looked at to say what it is, in bytes (64 KiB).
-const BLOCK_BYTES: u64 = 64 << 10;
 
 /// How long standard input is waited for before the context is asked again.
 const STDIN_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -121,20 +110,10 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
     };
     match input {
         Input::Stdin => {
-<<<<<<< HEAD
-            let report = verify_stdin(format.as_ref(), ctx, &run);
-            // The reader can only say that it failed; why, the context knows.
-            if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
-        }
-        Input::Ndjson(path) => run(&NdjsonSource::open(path)?),
-        Input::Json(path) => run(&JsonSource::open(path)?),
-        Input::Csv(path) => run(&CsvSource::open(path, csv_options(format.as_ref()))?),
-=======
             let report = chain_input::open(input, format.as_ref(), None, ctx).and_then(|source| run(&source));
             // The reader can only say that it failed; why, the context knows.
             if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
         }
->>>>>>> main
         Input::Dump(path) if format.name() == "agledger" => {
             AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
         }
@@ -146,60 +125,11 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
                 checkpoint: options.checkpoint.clone(),
                 copy: false,
             };
-            SqliteSource::new(path).verify_chain(&request, ctx).map_err(|error| explain(error, path))
+            SqliteSource::new(path)
+                .verify_chain(&request, ctx)
+                .map_err(|error| chain_input::explain(error, path))
         }
         _ => run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?),
-    }
-}
-
-/// Verifies what standard input brings: NDJSON, a JSON document or CSV, told by how it begins.
-fn verify_stdin(
-    format: &dyn ChainFormat,
-    ctx: &Context,
-    run: &dyn Fn(&dyn RowSource) -> Result<ChainReport>,
-) -> Result<ChainReport> {
-    let failed = |source| Error::io("read", "-", source);
-    let mut input = Stdin { ctx: ctx.clone() };
-    let mut beginning = Vec::new();
-    // A pipe gives what there is: enough for a line of text, or all.
-    while beginning.len() < BEGINNING_BYTES && sniff::shape_of(&beginning).is_none() {
-        let from = beginning.len();
-        beginning.resize(BEGINNING_BYTES, 0);
-        let read = input.read(beginning.get_mut(from..).unwrap_or_default()).map_err(failed)?;
-        beginning.truncate(from + read);
-        if read == 0 {
-            break;
-        }
-    }
-    let shape = sniff::shape_of(&beginning);
-    let input = Cursor::new(beginning).chain(input);
-    match shape {
-        Some(TextKind::Json) => run(&JsonSource::once("-", input)?),
-        Some(TextKind::Csv) => run(&CsvSource::once("-", csv_options(format), input)?),
-        Some(TextKind::Ndjson) | None => run(&NdjsonSource::once("-", input)?),
-    }
-}
-
-/// Returns how CSV of a format is read.
-fn csv_options(format: &dyn ChainFormat) -> CsvOptions {
-    let integers = format.integers().iter().map(|name| (*name).to_owned()).collect();
-    CsvOptions { integers, ..CsvOptions::default() }
-}
-
-/// Says what a file is that is no database, where its beginning tells.
-fn explain(error: Error, path: &Path) -> Error {
-    // What is encrypted, or looks so, is not known to be none.
-    if !matches!(error.kind(), ErrorKind::Malformed | ErrorKind::KeyRejected) {
-        return error;
-    }
-    // No database: so no lock of SQLite's is lost when the file is closed.
-    let mut beginning = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(BLOCK_BYTES).read_to_end(&mut beginning));
-    match read.ok().and_then(|_| sniff::other_than("a SQLite database", &beginning)) {
-        Some(what) if !beginning.starts_with(b"SQLite format 3\0") => {
-            Error::new(ErrorKind::Malformed, format!("{}: {what}", path.display()))
-        }
-        _ => error,
     }
 }
 

@@ -59,7 +59,7 @@ const MAGIC: &[(&[u8], &str, &str)] = &[
 
 /// Tells which kind of text begins so; `None` where it cannot be told.
 #[must_use]
-pub fn shape_of(beginning: &[u8]) -> Option<TextKind> {
+pub fn kind_of(beginning: &[u8]) -> Option<TextKind> {
     let text = beginning.trim_ascii_start();
     let (line, rest) = match memchr::memchr(b'\n', text) {
         Some(end) => text.split_at(end),
@@ -97,7 +97,7 @@ pub fn other_than(wanted: &str, beginning: &[u8]) -> Option<String> {
     if beginning.get(257..262) == Some(b"ustar") {
         return Some(format!("this is a tar archive, not {wanted}: unpack it first"));
     }
-    let (name, todo) = shape_of(beginning)?.described();
+    let (name, todo) = kind_of(beginning)?.described();
     (name != wanted).then(|| format!("this looks like {name}, not {wanted}: {todo}"))
 }
 
@@ -149,7 +149,7 @@ mod tests {
             ("null\n", None),
             ("", None),
         ] {
-            assert_eq!(shape_of(beginning.as_bytes()), expected, "{beginning:?}");
+            assert_eq!(kind_of(beginning.as_bytes()), expected, "{beginning:?}");
         }
         assert_eq!(other_than("NDJSON", b"{\"a\":1}\n{\"a\":2}\n"), None);
         assert_eq!(

@@ -4,11 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
-<<<<<<< HEAD
 mod bad_input;
-=======
+mod diagnosis;
 mod faults;
->>>>>>> main
 mod keygen;
 mod kinds;
 mod list;
