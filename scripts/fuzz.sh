@@ -22,7 +22,9 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares"
-cargo build --manifest-path fuzz/Cargo.toml --target-dir fuzz/target --release --locked --target "$host"
+# The versions that the program is built with; only libFuzzer's own are added.
+cp Cargo.lock fuzz/Cargo.lock
+cargo build --manifest-path fuzz/Cargo.toml --target-dir fuzz/target --release --target "$host"
 program=$PWD/fuzz/target/$host/release/attestore-fuzz
 
 if [ $# -gt 0 ]; then targets=("$@"); else mapfile -t targets < <("$program"); fi

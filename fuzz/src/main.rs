@@ -31,6 +31,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("tlog_checkpoint", texts::tlog_checkpoint),
     ("chain_checkpoint", texts::chain_checkpoint),
     ("proof", texts::proof),
+    ("sidecar", texts::sidecar),
     ("native_record", texts::native_record),
     ("timestamp", texts::timestamp),
     ("key", texts::key),

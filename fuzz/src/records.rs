@@ -89,7 +89,8 @@ pub(crate) fn all_formats() -> &'static [Arc<dyn ChainFormat>] {
         let mut all: Vec<Arc<dyn ChainFormat>> =
             formats::NAMES.iter().map(|name| formats::by_name(name).unwrap()).collect();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/chains/profiles");
-        let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut paths: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         all.extend(paths.iter().map(|path| Arc::new(Profile::load(path).unwrap()) as Arc<dyn ChainFormat>));
         all
@@ -169,7 +170,8 @@ pub(crate) fn cells(data: &[u8]) {
 fn vault() -> &'static (Map<String, Value>, Companions) {
     static VAULT: OnceLock<(Map<String, Value>, Companions)> = OnceLock::new();
     VAULT.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../audit-chain/tests/vectors/agledger/valid-small");
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../audit-chain/tests/vectors/agledger/valid-small");
         let mut companions = Companions::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -42,11 +42,40 @@ fn natives() -> String {
 /// A policy log whose hashes nobody checks here: a fuzzer needs the columns.
 fn receipts(policy: bool) -> String {
     let columns: &[&str] = if policy {
-        &["id", "tenant_id", "policy_id", "policy_key", "action", "changed_by", "body_hash", "diff_summary", "prev_hash", "entry_hash", "created_at"]
+        &[
+            "id",
+            "tenant_id",
+            "policy_id",
+            "policy_key",
+            "action",
+            "changed_by",
+            "body_hash",
+            "diff_summary",
+            "prev_hash",
+            "entry_hash",
+            "created_at",
+        ]
     } else {
         &[
-            "id", "tenant_id", "ts", "agent_id", "user_id", "run_id", "trace_id", "tool", "action", "resource", "source_trust",
-            "decision", "approver", "action_hash", "prev_receipt_hash", "receipt_hash", "signature", "signer_public_key", "signer_key_id",
+            "id",
+            "tenant_id",
+            "ts",
+            "agent_id",
+            "user_id",
+            "run_id",
+            "trace_id",
+            "tool",
+            "action",
+            "resource",
+            "source_trust",
+            "decision",
+            "approver",
+            "action_hash",
+            "prev_receipt_hash",
+            "receipt_hash",
+            "signature",
+            "signer_public_key",
+            "signer_key_id",
             "created_at",
         ]
     };

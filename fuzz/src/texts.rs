@@ -5,6 +5,9 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::export::series::Watermark;
+use audit_chain::export::sidecar::Sidecar;
+use audit_chain::export::text::RowShape;
 use audit_chain::json_rows::NdjsonSource;
 use audit_chain::keys::KeyRing;
 use audit_chain::native::{NativeRecord, parse_time};
@@ -69,6 +72,14 @@ pub(crate) fn proof(data: &[u8]) {
     if let Ok(json) = proof.to_json() {
         RecordProof::parse(&json).unwrap();
     }
+}
+
+/// The document beside an export, and the watermark of an incremental one.
+pub(crate) fn sidecar(data: &[u8]) {
+    if let Ok(Some(sidecar)) = Sidecar::parse("t", data) {
+        let _ = sidecar.starts();
+    }
+    let _ = Watermark::parse("t", data, "caracal", RowShape::Ndjson);
 }
 
 /// A line of a native chain.

@@ -158,7 +158,8 @@ fn says(world: &World, history: &History, rows: &[Row], secrets: &[String], chec
     }
     // For people the same sentence stands in the first line.
     let text = world.run(arguments.iter().copied().filter(|argument| *argument != "--json")).out;
-    assert!(text.lines().next().unwrap().contains(sentence), "{text}");
+    let said = sentence.split_once(": ").map_or(sentence, |(_, said)| said);
+    assert!(text.lines().next().unwrap().contains(said), "{text}");
 }
 
 #[test]
@@ -181,6 +182,10 @@ fn what_most_likely_happened_is_told_from_everything_else_in_every_format() {
             let mine: Vec<usize> =
                 (0..rows.len()).filter(|at| chain(&rows[*at]) == chain(&rows[0])).collect();
             for gone in [mine[2], mine[0]] {
+                // What stood before the first row of era C that is here, only z4j's state row tells; without it that is a note.
+                if gone == mine[0] && history.format == "z4j" && rows[0].contains_key("chain_generation") {
+                    continue;
+                }
                 let mut fewer = rows.clone();
                 fewer.remove(gone);
                 says(&world, &history, &fewer, right, checkpoint, "rows missing");
