@@ -83,7 +83,9 @@ impl ScratchCluster {
                 install: crate::tools::install_line("initdb", options.at_least),
             });
         }
-        let bin = initdb.path.parent().unwrap_or(Path::new("/")).to_owned();
+        // A link to it may lie alone in a folder of the PATH.
+        let real = initdb.path.canonicalize().unwrap_or_else(|_| initdb.path.clone());
+        let bin = real.parent().unwrap_or(Path::new("/")).to_owned();
         let user = unprivileged()?;
         let folder = make_folder(options.parent.as_deref(), user.as_ref())?;
         let made = Self::fill_and_run(options, &initdb, &bin, &folder, user.as_ref(), ctx);

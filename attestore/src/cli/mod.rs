@@ -10,6 +10,7 @@ mod args;
 mod chain_export;
 mod guard;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod text;

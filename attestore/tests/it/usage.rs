@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 18] = [
+const VERBS: [&[&str]; 20] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -24,6 +24,8 @@ const VERBS: [&[&str]; 18] = [
     &["chain", "verify"],
     &["chain", "checkpoint"],
     &["set-aside"],
+    &["status"],
+    &["runbook"],
     &["doctor"],
     &["completions"],
 ];

@@ -3,6 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod chains_in_dump;
 mod cluster;
+mod compare;
 mod connect;
+mod faults;
+mod parallel;
+mod snapshot;
 mod support;
+mod torture;
+mod versions;
