@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chain::{Stdin, read_document};
 use crate::input::Input;
+use crate::postgres::{PostgresOptions, Server};
 
 /// How much of standard input is looked at to tell what it is, in bytes (64 KiB).
 const BEGINNING_BYTES: usize = 64 << 10;
@@ -72,6 +73,7 @@ pub fn open(
     input: &Input,
     format: &dyn ChainFormat,
     table: Option<&str>,
+    postgres: &PostgresOptions,
     ctx: &Context,
 ) -> Result<ChainRows> {
     match input {
@@ -81,6 +83,28 @@ pub fn open(
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
         Input::Sqlite(path) => open_table(path, format, table, ctx),
+        Input::Postgres(server) => open_server(server, postgres, format, table, ctx),
+    }
+}
+
+/// Opens a table of a server, in one snapshot that lasts as long as the value.
+fn open_server(
+    server: &Server,
+    options: &PostgresOptions,
+    format: &dyn ChainFormat,
+    table: Option<&str>,
+    ctx: &Context,
+) -> Result<ChainRows> {
+    #[cfg(feature = "postgres")]
+    {
+        let rows = crate::postgres::open_chain(server, options, format, table, ctx)?;
+        let companions = rows.companions().clone();
+        Ok(ChainRows { companions, ..ChainRows::of(rows) })
+    }
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = (server, options, format, table, ctx);
+        Err(crate::postgres::absent())
     }
 }
 
