@@ -26,6 +26,7 @@ pub mod pruned;
 pub mod report;
 pub mod retention;
 pub mod signature;
+pub mod sniff;
 pub mod source;
 pub mod timestamp;
 pub mod tlog;

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod bad_input;
 mod chain_prune;
+mod diagnosis;
 mod drill;
 mod export;
 mod faults;
