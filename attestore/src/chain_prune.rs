@@ -97,9 +97,9 @@ pub fn prune_chain(input: &Input, options: &ChainPruneOptions, ctx: &Context) ->
     let Input::Sqlite(database) = input else {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "rows are deleted from a database, and this input is none",
+            "a native chain is pruned in a SQLite database, and this input is none",
         )
-        .with_hint("give the SQLite file; a file of rows is cut by `chain export --from`"));
+        .with_hint("give the SQLite file; of a server or a file of rows `chain export --to` makes the archive"));
     };
     let cutoff = options.older_than.before(Timestamp::now())?;
     let mut ring = KeyRing::new();
