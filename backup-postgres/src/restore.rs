@@ -572,7 +572,7 @@ fn harmless(said: &str) -> Option<String> {
         .lines()
         .find_map(|line| line.split("errors ignored on restore: ").nth(1)?.trim().parse::<usize>().ok())?;
     let known = |line: &&str| HARMLESS.iter().any(|harmless| line.contains(harmless));
-    (counted == errors.len() && errors.iter().all(|line| known(&line)))
+    (counted == errors.len() && errors.iter().all(known))
         .then(|| format!("{counted} harmless errors: {}", errors.join("; ")))
 }
 
