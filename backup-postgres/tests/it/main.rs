@@ -7,6 +7,7 @@ mod chains_in_dump;
 mod cluster;
 mod compare;
 mod connect;
+mod drill;
 mod faults;
 mod parallel;
 mod snapshot;
