@@ -20,6 +20,7 @@ pub mod plan;
 pub mod planned;
 pub mod repository;
 pub mod restore;
+pub mod runbook;
 pub mod scratch;
 pub mod sealed;
 pub mod status;

@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Restore a backup into a scratch place, check it, time it, throw it away
     #[command(
-        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.md"
+        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.html\n  attestore drill --plan /etc/app/attestore.toml"
     )]
     Drill(Drill),
     /// Say whether what a plan promises is so: what is overdue, missing or no longer fits
@@ -71,6 +71,11 @@ pub(crate) enum Verb {
         after_help = "Example:\n  attestore status --plan /etc/app/attestore.toml\n  attestore status --plan attestore.toml --prometheus /var/lib/node_exporter/attestore.prom"
     )]
     Status(super::plan::StatusArgs),
+    /// Print the runbook of a plan, dated: who backs up what, how to restore, what must be entered again
+    #[command(
+        after_help = "Example:\n  attestore runbook --plan /etc/app/attestore.toml > runbook.md\n  attestore runbook --plan /etc/app/attestore.toml --html > runbook.html"
+    )]
+    Runbook(super::plan::RunbookArgs),
     /// Say which backups retention would remove; with --apply remove them
     #[command(
         after_help = "Example:\n  attestore prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  attestore prune /srv/backups --keep-daily 7 --apply --sign-with backup.key"
@@ -324,19 +329,22 @@ pub(crate) struct Restore {
 /// Arguments of `drill`.
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
-    /// The repository
-    #[arg(value_name = "REPO", value_hint = ValueHint::DirPath)]
-    pub(crate) repo: String,
-    /// A backup's id, or `latest`
-    #[arg(value_name = "ID", default_value = "latest")]
-    pub(crate) id: String,
+    /// The repository; with --plan a backup's id instead
+    #[arg(value_name = "REPO", value_hint = ValueHint::DirPath, required_unless_present = "plan")]
+    pub(crate) repo: Option<String>,
+    /// A backup's id, or `latest` (the default)
+    #[arg(value_name = "ID", conflicts_with = "plan")]
+    pub(crate) id: Option<String>,
+    /// Drill by this plan (docs/drill.md): its repository, keys, secrets, questions, smoke tests and reports
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["scratch", "checks", "identity", "public_key", "secrets", "sign_with"])]
+    pub(crate) plan: Option<PathBuf>,
     /// Where to restore to (default: a temporary folder); removed afterwards
     #[arg(long, value_name = "URL|DIR")]
     pub(crate) scratch: Option<String>,
     /// A query that the restored database must answer with something but NULL, 0 or nothing
     #[arg(long = "check", value_name = "SQL")]
     pub(crate) checks: Vec<String>,
-    /// Write the report to FILE.json or FILE.md
+    /// Write the report to FILE.html, FILE.md or FILE.json, and its signature beside it where there is a key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
     /// The age identity that opens the objects

@@ -4,13 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod drill;
 mod faults;
 mod keygen;
 mod kinds;
 mod list;
 mod plan;
 mod profiles;
+mod requirements;
 mod restore;
+mod runbook;
+mod sealed;
 mod signals;
 mod status;
 mod support;
