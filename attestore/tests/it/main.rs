@@ -10,6 +10,7 @@ mod keygen;
 mod kinds;
 mod list;
 mod plan;
+mod postgres;
 mod profiles;
 mod requirements;
 mod restore;
