@@ -181,7 +181,7 @@ pub(crate) struct Backup {
     /// After the backup, keep only the newest N
     #[arg(long, value_name = "N")]
     pub(crate) keep_last: Option<u32>,
-    /// Threads that compress (default: one per core); of a PostgreSQL server, from 2 on, connections that read its tables
+    /// Threads that compress; from 2 on also connections that read a PostgreSQL server at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// How a SQLite file is copied
