@@ -188,8 +188,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
     // clap has seen to it that one of REPO and --plan is there.
     let repository = arguments.repo.unwrap_or_default();
     let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let server = arguments.scratch.as_deref().and_then(attestore::postgres::Server::parse);
+    let folder = arguments.scratch.as_deref().filter(|_| server.is_none());
     let options = DrillOptions {
-        scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
+        scratch: folder.map(input::database).transpose()?,
+        server,
         checks: arguments.checks,
         report: arguments.report,
         identity: arguments.identity,
