@@ -6,6 +6,7 @@
 pub mod canonical;
 pub mod checkpoint;
 pub mod csv_rows;
+pub mod earlier;
 pub mod error;
 pub mod export;
 pub mod format;

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
+use crate::earlier::{ChainDifferences, RowDifferences, RowSpan};
 use crate::error::{Error, Result};
 use crate::export::slice::{SliceStart, Starts};
 use crate::format::{ChainFormat, Companions, Link, Setup, Start, Tables};
@@ -43,6 +44,8 @@ pub struct VerifyOptions<'a> {
     pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
+    /// What became of the rows of an older copy ([`crate::earlier::compare_rows`]), verified against `checkpoint` or its own.
+    pub earlier: Option<&'a RowDifferences>,
     /// Where runs of rows begin that follow others which the input does not hold, because it is a part of a chain on purpose.
     pub starts: Option<&'a Starts>,
     /// A flag that stops the work.
@@ -63,10 +66,15 @@ impl std::fmt::Debug for VerifyOptions<'_> {
 impl VerifyOptions<'_> {
     /// Returns how many threads read and hash.
     pub(crate) fn thread_count(&self) -> usize {
-        match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            some => some,
-        }
+        thread_count(self.threads)
+    }
+}
+
+/// Returns how many threads 0 stands for.
+pub(crate) fn thread_count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        some => some,
     }
 }
 
@@ -98,7 +106,7 @@ pub fn verify(
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;
     note_starts(options.starts, &mut walk);
-    compare(options.checkpoint, format, &taken_whole, &mut walk);
+    compare(options.checkpoint, options.earlier, format, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
     walk.join_bare();
     Ok(report(format, walk))
@@ -261,6 +269,7 @@ impl Work<'_> {
 /// Compares the chains with where they stood at the checkpoint.
 fn compare(
     checkpoint: Option<&ChainCheckpoint>,
+    earlier: Option<&RowDifferences>,
     format: &dyn ChainFormat,
     taken_whole: &[String],
     walk: &mut Walk,
@@ -279,19 +288,154 @@ fn compare(
         });
         return;
     }
-    let mut found = Vec::new();
+    let (mut found, mut noted) = (Vec::new(), Vec::new());
     for point in walk.unmet_points() {
         if point.records > 0 && !taken_whole.contains(&point.id) {
             found.push(missing_chain(&point, walk));
         }
     }
     for point in &checkpoint.chains {
-        if let Some(chain) = walk.by_id(&point.id).filter(|chain| chain.excuse.is_none()) {
+        let Some(chain) = walk.by_id(&point.id) else { continue };
+        let by_row = earlier.and_then(|earlier| earlier.chains.get(&point.id));
+        if let Some(differences) = by_row {
+            // Which rows differ says more than that some do; only signatures are counted, not compared.
+            let all = compare_chain(point, &chain.standing());
+            let excused = chain.excuse.is_some();
+            found.extend(all.into_iter().filter(|finding| finding.kind == FindingKind::Stripped && !excused));
+            let (findings, notes) = name_rows(&point.id, differences, chain, &walk.findings);
+            found.extend(findings);
+            noted.extend(notes);
+        } else if chain.excuse.is_none() {
             found.extend(compare_chain(point, &chain.standing()));
         }
     }
     for finding in found {
         walk.report(finding);
+    }
+    walk.notes.extend(noted);
+}
+
+/// Names the rows of a chain that are not those of the older copy; what the walk has found already is not said again.
+fn name_rows(
+    id: &str,
+    differences: &ChainDifferences,
+    chain: &ChainState,
+    found: &[Finding],
+) -> (Vec<Finding>, Vec<Note>) {
+    let (mut findings, mut notes) = (Vec::new(), Vec::new());
+    let known = |kinds: &[FindingKind], span: &RowSpan| {
+        let within = |finding: &&Finding| {
+            let from = finding.position.unwrap_or(0);
+            let to = finding.last.unwrap_or(from);
+            finding.chain == id
+                && kinds.contains(&finding.kind)
+                && from <= span.first.position
+                && span.last.position <= to
+        };
+        found.iter().any(|finding| within(&finding))
+    };
+    let mut name = |kind, span: &RowSpan, explains: String| {
+        findings.push(Finding {
+            kind,
+            chain: id.to_owned(),
+            position: Some(span.first.position),
+            last: (span.records > 1).then_some(span.last.position),
+            record: Some(span.first.id.clone()).filter(|id| !id.is_empty()),
+            expected: Some(span.first.link.text()).filter(|link| !link.is_empty()),
+            found: None,
+            explains,
+        });
+    };
+    let rows = |span: &RowSpan| plural(span.records, "record");
+    let content = [FindingKind::Edited, FindingKind::SignatureInvalid, FindingKind::Malformed];
+    for span in differences.unhashed.iter().filter(|span| !known(&content, span)) {
+        name(
+            FindingKind::UnhashedEdited,
+            span,
+            format!("{}: columns outside the system's own hash are not as in the earlier copy", rows(span)),
+        );
+    }
+    for span in differences.rehashed.iter().filter(|span| !known(&content, span)) {
+        name(
+            FindingKind::Rewritten,
+            span,
+            format!("{}: not the rows of the earlier copy; they were written and hashed anew", rows(span)),
+        );
+    }
+    for span in &differences.put_in {
+        name(
+            FindingKind::Rewritten,
+            span,
+            format!("{} of which the earlier copy knows nothing, before records that it has", rows(span)),
+        );
+    }
+    let excused = chain.excuse.is_some();
+    let boundary = chain.standing().boundary;
+    if !excused {
+        for span in &differences.gone_between {
+            // The walk puts a gap at the record behind it.
+            let behind = |finding: &&Finding| {
+                finding.chain == id && matches!(finding.kind, FindingKind::Missing | FindingKind::LinkBroken)
+            };
+            if found.iter().filter(behind).count() < differences.gone_between.len() {
+                name(
+                    FindingKind::Missing,
+                    span,
+                    format!("{} of the earlier copy, between others, are gone", rows(span)),
+                );
+            }
+        }
+        if let Some(span) = &differences.gone_last {
+            let all = span.records == differences.earlier_records;
+            match boundary {
+                Some(link) if all && link == span.last.link => notes.push(removed(id, span, differences)),
+                Some(_) if all => name(
+                    FindingKind::CheckpointMismatch,
+                    span,
+                    "all records of the earlier copy are gone; records were removed on record since, so they may be among those: a newer copy tells".to_owned(),
+                ),
+                _ => name(
+                    FindingKind::Truncated,
+                    span,
+                    format!("the last {} of the earlier copy are gone", rows(span)),
+                ),
+            }
+        }
+    }
+    if let Some(span) = differences.gone_first.as_ref().filter(|_| !excused) {
+        let said = found
+            .iter()
+            .any(|finding| finding.chain == id && finding.kind == FindingKind::MissingHead);
+        if boundary == Some(span.last.link) {
+            notes.push(removed(id, span, differences));
+        } else if !said {
+            name(
+                FindingKind::MissingHead,
+                span,
+                format!("the first {} of the earlier copy are gone, and no removal on record ends there", rows(span)),
+            );
+        }
+    }
+    (findings, notes)
+}
+
+/// Notes that the oldest records of an earlier copy were removed on record.
+fn removed(id: &str, span: &RowSpan, differences: &ChainDifferences) -> Note {
+    let kept = differences.earlier_records - span.records;
+    let how = match kept {
+        0 => "none of the others were in it".to_owned(),
+        _ if differences.same == kept => format!("the other {kept} are here, byte for byte"),
+        _ => format!("of the other {kept}, {} are here byte for byte", differences.same),
+    };
+    Note {
+        kind: NoteKind::RetentionGap,
+        chain: id.to_owned(),
+        position: Some(span.first.position),
+        last: Some(span.last.position),
+        explains: format!(
+            "the oldest {} of the earlier copy were removed on record; {how}",
+            plural(span.records, "record")
+        ),
     }
 }
 
