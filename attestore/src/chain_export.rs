@@ -242,7 +242,7 @@ fn read_back(
             done,
             total: Some(sidecar.rows),
             unit: "rows",
-        })
+        });
     };
     let verify_options = VerifyOptions {
         threads: options.threads,

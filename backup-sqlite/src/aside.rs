@@ -166,7 +166,7 @@ fn copy_over(from: &Path, to: &Path, durable: &Durable, ctx: &Context) -> Result
     let total = source.metadata().map_err(|error| Error::io("look at", from, error))?.len();
     let mut target = durable.create_new(to, PRIVATE_FILE)?;
     let object = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let done = crate::restore::pump(&mut source, &mut target, ctx, &|done| {
+    let done = crate::pump::pump(&mut source, &mut target, ctx, &|done| {
         ctx.progress(Progress { stage: "archive", object: &object, done, total: Some(total), unit: "bytes" });
     })
     .map_err(|error| crate::source::own_error("archive", from, error))?;

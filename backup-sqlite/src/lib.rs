@@ -24,6 +24,7 @@ mod open;
 mod ordered;
 mod preflight;
 mod prove;
+mod pump;
 mod ranges;
 mod restore;
 mod schema;

@@ -1,7 +1,8 @@
 //! Proves a restored database before it is put in place (B6): structure, references, rows, migrations, the caller's
 //! questions, and that every chain stands where the manifest says.
 //!
-//! Nobody else knows the file, so all checks run at once, each on a connection of its own. Called by [`crate::restore`].
+//! Nobody else knows the file, so the checks run side by side on connections of their own. The structure takes longest and
+//! one core: the chains, which can use many, leave it that one. Called by [`crate::restore`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,14 +58,12 @@ pub(crate) fn prove(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<Pro
         let structure = scope.spawn(|| -> Result<Option<Check>> {
             checks::integrity(&open_immutable(path)?, path, proof.integrity, ctx)
         });
-        let contents = scope.spawn(|| contents(path, proof, ctx));
-        let chains = chains(path, proof, ctx);
+        let rest = contents(path, proof, ctx).and_then(|contents| Ok((contents, chains(path, proof, ctx)?)));
         judged.extend(joined(structure)?.map(|check| (ErrorKind::Corrupt, check)));
-        let (found, schema) = joined(contents)?;
+        let ((found, schema), (chains, reports)) = rest?;
         judged.extend(found);
         proven.schema = schema;
-        let (found, reports) = chains?;
-        judged.extend(found);
+        judged.extend(chains);
         proven.reports = reports;
         Ok::<(), Error>(())
     })?;
@@ -107,6 +106,8 @@ fn contents(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<(Vec<Judged
 
 /// Verifies every chain that the manifest names, and those that the caller asks for besides.
 fn chains(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<(Vec<Judged>, Vec<ChainReport>)> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if proof.integrity == Integrity::Off { cores } else { (cores - 1).max(1) };
     let mut judged = Vec::new();
     let mut reports = Vec::new();
     let mut asked: Vec<&ChainRequest> = proof.requests.iter().collect();
@@ -130,12 +131,12 @@ fn chains(path: &Path, proof: &Proof<'_>, ctx: &Context) -> Result<(Vec<Judged>,
             judged.push((ErrorKind::Tampered, Check { name, ok: true, detail }));
             continue;
         };
-        let report = verify_copy(path, &request, ctx)?;
+        let report = verify_copy(path, &request, threads, ctx)?;
         judged.push((ErrorKind::Tampered, compare(name, entry, &report)?));
         reports.push(report);
     }
     for request in asked {
-        let report = verify_copy(path, request, ctx)?;
+        let report = verify_copy(path, request, threads, ctx)?;
         let name = format!("chain {}", table_of(request));
         judged.push((ErrorKind::Tampered, alone(name, &report)));
         reports.push(report);

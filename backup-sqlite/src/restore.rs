@@ -8,14 +8,13 @@
 //! and security labels are not carried over.
 
 use std::fs::{File, Permissions};
-use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_chain::keys::KeyRing;
 use backup_core::context::{Context, Progress};
-use backup_core::durable::{Durable, PRIVATE_FILE, parent_of};
+use backup_core::durable::{Durable, DurableFile, PRIVATE_FILE, parent_of};
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::traits::{BackupObjects, ChainRequest, Check, Restore, RestoreOutcome, RestorePlan};
 
@@ -25,12 +24,11 @@ use crate::in_use::{Exclusive, Whose, require_closed};
 use crate::migrations::Known;
 use crate::preflight::Checked;
 use crate::prove::{Proof, prove};
-use crate::source::own_error;
+use crate::pump::pump_beside;
+use crate::source::{joined, own_error};
 use crate::staging::Staging;
 use crate::swap::{RESTORED, Recovery, is_pending, recover as recover_swap, staging_of, swap};
 
-/// How much is read and written at once, in bytes.
-const BUFFER: usize = 1 << 20;
 /// How long a lock on the old database is waited for by default.
 const DEFAULT_LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -106,20 +104,20 @@ impl SqliteRestore {
         Self { target: target.into(), options }
     }
 
-    /// Streams the object into the staging folder and syncs it.
+    /// Streams the object into the staging folder. It is not synced yet.
     fn fetch(
         &self,
         checked: &Checked<'_>,
         backup: &dyn BackupObjects,
         staging: &Path,
         ctx: &Context,
-    ) -> Result<PathBuf> {
+    ) -> Result<DurableFile> {
         let name = checked.object.plain_name();
         let path = staging.join(RESTORED);
         let total = checked.object.size_bytes;
         let mut source = backup.open(name)?;
         let mut file = self.options.durable.create_new(&path, PRIVATE_FILE)?;
-        let done = pump(&mut source, &mut file, ctx, &|done| {
+        let done = pump_beside(&mut source, &mut file, ctx, &|done| {
             ctx.progress(Progress {
                 stage: "restore",
                 object: name,
@@ -137,8 +135,7 @@ impl SqliteRestore {
                 found: done.to_string(),
             });
         }
-        file.finish_and_sync_dir()?;
-        Ok(path)
+        Ok(file)
     }
 
     /// Gives the restored file the mode and owner of the one it replaces.
@@ -161,32 +158,6 @@ impl SqliteRestore {
             None => format!("mode {mode:04o}, owner {}:{}", new.uid(), new.gid()),
         };
         Ok(Check { name: "mode and owner".into(), ok: true, detail })
-    }
-}
-
-/// Copies all bytes, looking at the caller's flag between buffers.
-///
-/// # Errors
-/// What reading or writing says; cancellation as an error that carries [`Error::Cancelled`].
-pub(crate) fn pump(
-    source: &mut dyn Read,
-    target: &mut dyn Write,
-    ctx: &Context,
-    progress: &dyn Fn(u64),
-) -> std::io::Result<u64> {
-    let mut buffer = vec![0_u8; BUFFER];
-    let mut done = 0;
-    loop {
-        ctx.check()?;
-        let read = match source.read(&mut buffer) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { return Ok(done) };
-        target.write_all(part)?;
-        done += part.len() as u64;
-        progress(done);
     }
 }
 
@@ -264,7 +235,8 @@ impl Restore for SqliteRestore {
         }
         // What the plan saw may be long ago.
         let checked = self.preflight(manifest, ctx)?;
-        let restored = self.fetch(&checked, backup, staging.path(), ctx)?;
+        let file = self.fetch(&checked, backup, staging.path(), ctx)?;
+        let restored = file.path().to_owned();
         let proof = Proof {
             integrity: self.options.integrity,
             foreign_keys: self.options.foreign_keys,
@@ -275,7 +247,14 @@ impl Restore for SqliteRestore {
             requests: &self.options.chains,
             keys: &self.options.keys,
         };
-        let mut proven = prove(&restored, &proof, ctx)?;
+        // What is read is the same before and after it is on the disk; it is there before the swap.
+        let (synced, proven) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| file.finish_and_sync_dir());
+            let proven = prove(&restored, &proof, ctx);
+            (joined(syncing), proven)
+        });
+        let mut proven = proven?;
+        synced?;
         self.require_schema(&proven.schema)?;
         proven.checks.extend(proven.schema.iter().map(|verdict| Check {
             name: format!("schema ({})", verdict.recorded_in),

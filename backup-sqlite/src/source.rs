@@ -259,7 +259,7 @@ impl SqliteSource {
         for chain in chains {
             let options = TableOptions { copy_of: Some(self.path.clone()), ..table_options(chain) };
             let table = ChainTable::open_copy(copy, table_of(chain), &options, ctx)?;
-            reports.push(verify_table(&table, chain, ctx)?);
+            reports.push(verify_table(&table, chain, 0, ctx)?);
             if chain.copy && stored.insert(table.table().to_owned()) {
                 let folder =
                     if self.options.chains_by_name { format!("{}/", self.name()) } else { String::new() };
@@ -345,12 +345,20 @@ fn table_options(chain: &ChainRequest) -> TableOptions {
 }
 
 /// Verifies one opened table.
-pub(crate) fn verify_table(table: &ChainTable, chain: &ChainRequest, ctx: &Context) -> Result<ChainReport> {
+///
+/// `threads` read and hash; 0 means one per core.
+pub(crate) fn verify_table(
+    table: &ChainTable,
+    chain: &ChainRequest,
+    threads: usize,
+    ctx: &Context,
+) -> Result<ChainReport> {
     let name = table.table().to_owned();
     let progress = |done| {
         ctx.progress(Progress { stage: "verify chain", object: &name, done, total: None, unit: "rows" });
     };
     let options = VerifyOptions {
+        threads,
         companions: Some(table.companions()),
         checkpoint: chain.checkpoint.as_ref(),
         cancel: Some(ctx.cancel().flag()),
@@ -367,9 +375,14 @@ pub(crate) fn verify_table(table: &ChainTable, chain: &ChainRequest, ctx: &Conte
 }
 
 /// Opens one chain of a private copy and verifies it.
-pub(crate) fn verify_copy(copy: &Path, chain: &ChainRequest, ctx: &Context) -> Result<ChainReport> {
+pub(crate) fn verify_copy(
+    copy: &Path,
+    chain: &ChainRequest,
+    threads: usize,
+    ctx: &Context,
+) -> Result<ChainReport> {
     let table = ChainTable::open_copy(copy, table_of(chain), &table_options(chain), ctx)?;
-    verify_table(&table, chain, ctx)
+    verify_table(&table, chain, threads, ctx)
 }
 
 /// Stores a table's rows, one canonical JSON line each, in chain order.
@@ -418,11 +431,11 @@ impl ChainVerify for SqliteSource {
             let staging = Staging::beside(&folder.join(self.name()), VERIFY_SUFFIX)?;
             let copy = Scratch::create(staging.path(), &self.name())?;
             self.copy_to(&copy.path, ctx)?;
-            return verify_copy(&copy.path, chain, ctx);
+            return verify_copy(&copy.path, chain, 0, ctx);
         }
         let options = TableOptions { busy_timeout: self.options.busy_timeout, ..table_options(chain) };
         let table = ChainTable::open_live(&self.path, table_of(chain), &options, ctx)?;
-        verify_table(&table, chain, ctx)
+        verify_table(&table, chain, 0, ctx)
     }
 }
 

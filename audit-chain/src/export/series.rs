@@ -170,6 +170,17 @@ pub struct Comparison {
     pub findings: Vec<Finding>,
 }
 
+/// The exported rows of one chain.
+struct Known {
+    /// Their leaves and places; those that were met in the source are taken out.
+    leaves: HashMap<Hash, u64>,
+    links: HashSet<Link>,
+    /// The link value of the record exported last.
+    head: Link,
+    /// The least place that was met.
+    first: u64,
+}
+
 /// Compares the rows of some chains up to the record exported last with the exported rows themselves. Holds 48 bytes a row of
 /// these chains in memory; only called where the Merkle root does not vouch for them.
 ///
@@ -183,15 +194,17 @@ pub fn compare(
     chains: &[String],
     cancel: Option<&AtomicBool>,
 ) -> Result<Comparison> {
-    let mut known: HashMap<&str, (HashMap<Hash, u64>, HashSet<Link>, Link, u64)> = HashMap::new();
+    let mut known: HashMap<&str, Known> = HashMap::new();
     for chain in mark.chains.iter().filter(|chain| chains.contains(&chain.id)) {
-        known.insert(&chain.id, (HashMap::new(), HashSet::new(), Link::of_head(&chain.head), u64::MAX));
+        let head = Link::of_head(&chain.head);
+        let known_chain = Known { leaves: HashMap::new(), links: HashSet::new(), head, first: u64::MAX };
+        known.insert(&chain.id, known_chain);
     }
     each_record(exported, format, cancel, &mut |_, record| {
-        if let Some((leaves, links, _, _)) = known.get_mut(record.chain) {
-            let place = leaves.len() as u64;
-            leaves.insert(record.leaf, place);
-            links.insert(record.link);
+        if let Some(chain) = known.get_mut(record.chain) {
+            let place = chain.leaves.len() as u64;
+            chain.leaves.insert(record.leaf, place);
+            chain.links.insert(record.link);
         }
         Ok(())
     })?;
@@ -208,25 +221,25 @@ pub fn compare(
         explains: explains.to_owned(),
     };
     each_record(source, format, cancel, &mut |_, record| {
-        let Some((leaves, links, head, first)) = known.get_mut(record.chain) else { return Ok(()) };
+        let Some(chain) = known.get_mut(record.chain) else { return Ok(()) };
         if ended.contains(record.chain) {
             return Ok(());
         }
-        if let Some(place) = leaves.remove(&record.leaf) {
-            *first = place.min(*first);
-        } else if links.contains(&record.link) {
+        if let Some(place) = chain.leaves.remove(&record.leaf) {
+            chain.first = place.min(chain.first);
+        } else if chain.links.contains(&record.link) {
             let explains = "a record that was exported has other content now: history was rewritten";
             found.findings.push(finding(record.chain, Some(record.id.to_owned()), explains));
         } else {
             found.late.insert(record.leaf);
         }
-        if record.link == *head {
+        if record.link == chain.head {
             ended.insert(record.chain.to_owned());
         }
         Ok(())
     })?;
-    for (chain, (gone, _, _, first)) in known {
-        if gone.values().any(|place| *place > first) {
+    for (chain, Known { leaves, first, .. }) in known {
+        if leaves.values().any(|place| *place > first) {
             let explains = "records that were exported are gone from the middle of the chain";
             found.findings.push(finding(chain, None, explains));
         }

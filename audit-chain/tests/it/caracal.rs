@@ -11,17 +11,13 @@ use audit_chain::json_rows::NdjsonSource;
 use audit_chain::keys::KeyRing;
 use audit_chain::report::{ChainReport, FindingKind, NoteKind, Verdict};
 use audit_chain::verify::{VerifyOptions, verify};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-type Row = Map<String, Value>;
+use crate::caracal_writer::{KEY, Row, VALID, content, history, seal, text};
 
-/// The test key of the vectors.
-const KEY: &str = "a1a1a1a100112233445566778899aabbccddeeff0123456789abcdef01234567";
 const OTHER_KEY: &str = "b2b2b2b2ffeeddccbbaa99887766554433221100fedcba9876543210fedcba98";
-const VALID: &str = include_str!("../vectors/caracal/valid.ndjson");
 const RETENTION: &str = include_str!("../vectors/caracal/retention-before.ndjson");
 const ADMIN: &str = include_str!("../vectors/caracal/admin-valid.ndjson");
 const A: &str = "0198a000-0000-7000-8000-00000000000a";
@@ -97,42 +93,6 @@ fn notes(report: &ChainReport) -> Vec<NoteKind> {
     kinds
 }
 
-fn text<'a>(row: &'a Row, name: &str) -> &'a str {
-    row[name].as_str().unwrap_or("")
-}
-
-/// Hashes a row by formats/caracal.md, with jiff for the time.
-fn content(row: &Row) -> String {
-    let mut input = Vec::new();
-    for name in [
-        "id",
-        "zone_id",
-        "event_type",
-        "request_id",
-        "decision",
-        "policy_set_id",
-        "policy_set_version_id",
-        "manifest_sha",
-        "evaluation_status",
-    ] {
-        input.extend(text(row, name).as_bytes());
-        input.push(0x1f);
-    }
-    for name in ["determining_policies_json", "diagnostics_json", "metadata_json"] {
-        input.extend(row[name].as_str().unwrap_or("null").as_bytes());
-        input.push(0x1f);
-    }
-    let at: jiff::Timestamp = (text(row, "occurred_at").replace(' ', "T") + ":00").parse().unwrap();
-    input.extend(at.as_nanosecond().to_string().into_bytes());
-    hex::encode(Sha256::digest(input))
-}
-
-fn seal(row: &Row, key: &str) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(&hex::decode(key).unwrap()).unwrap();
-    let message = format!("{}|{}", text(row, "content_sha256"), text(row, "prev_content_sha256"));
-    hex::encode(mac.chain_update(message).finalize().into_bytes())
-}
-
 /// The place of a row of zone A by its number.
 fn at(rows: &[Row], number: u64) -> usize {
     rows.iter().position(|row| text(row, "zone_id") == A && row["chain_seq"] == number).unwrap()
@@ -187,6 +147,13 @@ fn the_worked_example_of_the_format_text_is_recomputed() {
     );
     input += "1793692800000000000";
     assert_eq!(hex::encode(Sha256::digest(input)), content(&rows[0]));
+}
+
+#[test]
+fn histories_of_any_length_are_honest() {
+    let rows: Vec<Row> = history(10, 700).chain(history(11, 30)).collect();
+    let report = check(&rows, &[KEY]);
+    assert_eq!((report.verdict, report.records, report.notes.len()), (Verdict::Intact, 730, 0), "{report:?}");
 }
 
 #[test]

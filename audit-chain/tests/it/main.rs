@@ -6,6 +6,7 @@
 mod aegisagent;
 mod agledger;
 mod caracal;
+mod caracal_writer;
 mod documents;
 mod iter_rows;
 mod merkle;
