@@ -169,8 +169,13 @@ fn in_chain_order(
         for entry in &batch.entries {
             let chain = &batch.chains[entry.chain as usize];
             let number = entry.number.and_then(|number| u64::try_from(number).ok());
-            let mut body =
-                Body { place: 0, position: number.unwrap_or(0), link: entry.link, leaf: entry.leaf, id: batch.id(entry) };
+            let mut body = Body {
+                place: 0,
+                position: number.unwrap_or(0),
+                link: entry.link,
+                leaf: entry.leaf,
+                id: batch.id(entry),
+            };
             if ordered {
                 let mut key = chain_key(chain);
                 key.extend_from_slice(entry.order.as_ref().map_or(&[0; 32][..], |order| order.bytes()));
@@ -278,11 +283,7 @@ fn judge(judged: &mut Sorter, chain: &str, what: u8, place: u64, held: &Held) ->
 }
 
 /// Makes spans of neighbours.
-fn tell(
-    judged: Sorter,
-    reach: &BTreeMap<String, u64>,
-    differences: &mut RowDifferences,
-) -> Result<()> {
+fn tell(judged: Sorter, reach: &BTreeMap<String, u64>, differences: &mut RowDifferences) -> Result<()> {
     let mut sorted = judged.finish()?;
     // The chain, the kind and the place of the record before.
     let mut before: Option<(String, u8, u64)> = None;
@@ -292,9 +293,8 @@ fn tell(
         let body = decode(body)?;
         let name = RowName { position: body.position, id: body.id.to_owned(), link: body.link };
         let (what, place) = (*what, body.place);
-        let neighbour = before.as_ref().is_some_and(|(of, kind, at)| {
-            *of == chain && *kind == what && *at + 1 == place
-        });
+        let neighbour =
+            before.as_ref().is_some_and(|(of, kind, at)| *of == chain && *kind == what && *at + 1 == place);
         let reached = reach.get(&chain).copied().unwrap_or(0);
         before = Some((chain.clone(), what, place));
         let Some(told) = differences.chains.get_mut(&chain) else { continue };

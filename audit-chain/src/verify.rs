@@ -106,7 +106,7 @@ pub fn verify(
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;
     note_starts(options.starts, &mut walk);
-    compare(options.checkpoint, options.earlier, format, &taken_whole, &mut walk);
+    compare(&work, &taken_whole, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
     walk.join_bare();
     Ok(report(format, walk))
@@ -267,14 +267,9 @@ impl Work<'_> {
 }
 
 /// Compares the chains with where they stood at the checkpoint.
-fn compare(
-    checkpoint: Option<&ChainCheckpoint>,
-    earlier: Option<&RowDifferences>,
-    format: &dyn ChainFormat,
-    taken_whole: &[String],
-    walk: &mut Walk,
-) {
-    let Some(checkpoint) = checkpoint else { return };
+fn compare(work: &Work<'_>, taken_whole: &[String], walk: &mut Walk) {
+    let (format, earlier) = (work.format, work.options.earlier);
+    let Some(checkpoint) = work.options.checkpoint else { return };
     if checkpoint.format != format.name() {
         walk.report(Finding {
             kind: FindingKind::CheckpointMismatch,
@@ -290,7 +285,26 @@ fn compare(
     }
     let (mut found, mut noted) = (Vec::new(), Vec::new());
     for point in walk.unmet_points() {
-        if point.records > 0 && !taken_whole.contains(&point.id) {
+        if point.records == 0 || taken_whole.contains(&point.id) {
+            continue;
+        }
+        // A removal on record may have taken the whole chain, up to the checkpoint's head or to the older copy's last row.
+        let boundary = work.start(&point.id).link;
+        let last = earlier
+            .and_then(|earlier| earlier.chains.get(&point.id)?.gone_last.as_ref())
+            .map_or_else(|| Link::of_head(&point.head), |gone| gone.last.link);
+        if matches!(boundary, Link::Digest(_)) && boundary == last {
+            noted.push(Note {
+                kind: NoteKind::RetentionGap,
+                chain: point.id.clone(),
+                position: Some(1),
+                last: Some(point.records),
+                explains: format!(
+                    "all {} of the checkpoint were removed on record: the removal ends at its head",
+                    plural(point.records, "record")
+                ),
+            });
+        } else {
             found.push(missing_chain(&point, walk));
         }
     }
@@ -329,8 +343,8 @@ fn name_rows(
             let to = finding.last.unwrap_or(from);
             finding.chain == id
                 && kinds.contains(&finding.kind)
-                && from <= span.first.position
-                && span.last.position <= to
+                && from <= span.first.position.min(span.last.position)
+                && span.last.position.max(span.first.position) <= to
         };
         found.iter().any(|finding| within(&finding))
     };
@@ -338,8 +352,8 @@ fn name_rows(
         findings.push(Finding {
             kind,
             chain: id.to_owned(),
-            position: Some(span.first.position),
-            last: (span.records > 1).then_some(span.last.position),
+            position: Some(span.first.position.min(span.last.position)),
+            last: (span.records > 1).then_some(span.last.position.max(span.first.position)),
             record: Some(span.first.id.clone()).filter(|id| !id.is_empty()),
             expected: Some(span.first.link.text()).filter(|link| !link.is_empty()),
             found: None,
@@ -348,7 +362,9 @@ fn name_rows(
     };
     let rows = |span: &RowSpan| plural(span.records, "record");
     let content = [FindingKind::Edited, FindingKind::SignatureInvalid, FindingKind::Malformed];
-    for span in differences.unhashed.iter().filter(|span| !known(&content, span)) {
+    // A row that stands elsewhere has another number, which no hash covers.
+    let unhashed = |span: &&RowSpan| !known(&content, span) && !known(&[FindingKind::Reordered], span);
+    for span in differences.unhashed.iter().filter(unhashed) {
         name(
             FindingKind::UnhashedEdited,
             span,
@@ -403,16 +419,18 @@ fn name_rows(
         }
     }
     if let Some(span) = differences.gone_first.as_ref().filter(|_| !excused) {
-        let said = found
-            .iter()
-            .any(|finding| finding.chain == id && finding.kind == FindingKind::MissingHead);
+        let said =
+            found.iter().any(|finding| finding.chain == id && finding.kind == FindingKind::MissingHead);
         if boundary == Some(span.last.link) {
             notes.push(removed(id, span, differences));
         } else if !said {
             name(
                 FindingKind::MissingHead,
                 span,
-                format!("the first {} of the earlier copy are gone, and no removal on record ends there", rows(span)),
+                format!(
+                    "the first {} of the earlier copy are gone, and no removal on record ends there",
+                    rows(span)
+                ),
             );
         }
     }

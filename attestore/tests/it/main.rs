@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod earlier;
 mod faults;
 mod keygen;
 mod kinds;
 mod list;
 mod profiles;
+mod prove;
 mod restore;
 mod signals;
 mod support;
+mod systems;
 mod usage;
 mod vectors;
 mod verify;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 18] = [
+const VERBS: [&[&str]; 21] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -23,6 +23,9 @@ const VERBS: [&[&str]; 18] = [
     &["chain"],
     &["chain", "verify"],
     &["chain", "checkpoint"],
+    &["chain", "prove"],
+    &["chain", "check-proof"],
+    &["chain", "registry"],
     &["set-aside"],
     &["doctor"],
     &["completions"],
