@@ -19,12 +19,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::input::{self, Source};
-use crate::{chain, keys};
+use crate::postgres::{PostgresOptions, ServerSource};
+use crate::{chain, keys, postgres};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// Databases: a path, `sqlite:PATH`, or `NAME=` before either.
+    /// Databases: a path, `sqlite:PATH`, `postgres://…`, or `NAME=` before one of them.
     pub sources: Vec<String>,
     /// The backup's name instead of a UTC time stamp.
     pub name: Option<String>,
@@ -52,6 +53,25 @@ pub struct BackupOptions {
     pub refuse_findings: bool,
     /// How long to wait for another backup to end.
     pub wait: Duration,
+    /// How PostgreSQL servers are reached.
+    pub postgres: PostgresOptions,
+    /// The chains of each source, in the order of `sources`; where this is empty, `chains` are looked for in every source.
+    pub source_chains: Vec<Vec<SourceChain>>,
+    /// What to keep afterwards, where `keep_last` does not say it.
+    pub retention: Option<RetentionPolicy>,
+    /// What the backup does not hold, besides what the sources say.
+    pub not_included: Vec<String>,
+    /// How many sources are read at once; 0 and 1 mean one.
+    pub parallel: usize,
+}
+
+/// A chain of one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceChain {
+    /// `FORMAT` or `FORMAT:TABLE`.
+    pub chain: String,
+    /// Whether it is also stored as NDJSON.
+    pub copy: bool,
 }
 
 /// One backup as INTERFACE.md writes it.
@@ -154,25 +174,37 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
     let recipients =
         if options.encrypt_to.is_empty() { None } else { Some(Recipients::parse(&options.encrypt_to)?) };
     let ring = keys::key_ring(&options.secrets, &options.public_keys, &[])?;
-    let chains = options
-        .chains
-        .iter()
-        .map(|text| {
-            let (format, table) = chain::format_and_table(text);
-            Ok(ChainRequest {
-                format: chain::format(format)?,
-                table: table.map(str::to_owned),
-                keys: ring.clone(),
-                checkpoint: None,
-                copy: options.chain_copy,
-            })
+    let request = |text: &str, copy: bool| {
+        let (format, table) = chain::format_and_table(text);
+        Ok(ChainRequest {
+            format: chain::format(format)?,
+            table: table.map(str::to_owned),
+            keys: ring.clone(),
+            checkpoint: None,
+            copy,
         })
+    };
+    let chains =
+        options.chains.iter().map(|text| request(text, options.chain_copy)).collect::<Result<Vec<_>>>()?;
+    let source_chains = options
+        .source_chains
+        .iter()
+        .map(|chains| chains.iter().map(|one| request(&one.chain, one.copy)).collect::<Result<Vec<_>>>())
         .collect::<Result<Vec<_>>>()?;
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
-    let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
-    let alone = databases.len() == 1;
+    let alone = options.sources.len() == 1;
+    let mut databases = Vec::with_capacity(options.sources.len());
+    for (at, text) in options.sources.iter().enumerate() {
+        match ServerSource::parse(text) {
+            Some(server) => {
+                let own = source_chains.get(at).map(Vec::as_slice);
+                snapshots.push(postgres::snapshot(&server, options, &chains, own, alone, ctx)?);
+            }
+            None => databases.push((at, input::source(text)?)),
+        }
+    }
     let mut exclude = vec![repository.path().to_owned()];
-    for Source { name, path } in databases {
+    for (at, Source { name, path }) in databases {
         exclude.push(path.clone());
         let source_options = SourceOptions {
             name,
@@ -181,7 +213,11 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
             ..SourceOptions::default()
         };
         let source = SqliteSource::with_options(path, source_options);
-        let held = if alone { chains.clone() } else { chains_in(&source, &chains, ctx)? };
+        let held = match source_chains.get(at) {
+            Some(own) => own.clone(),
+            None if alone => chains.clone(),
+            None => chains_in(&source, &chains, ctx)?,
+        };
         snapshots.push((Box::new(source), held));
     }
     if let Some(lost) = chains.iter().find(|chain| !snapshots.iter().any(|(_, held)| holds(held, chain))) {
@@ -206,7 +242,9 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         jobs: options.jobs,
         on_findings: if options.refuse_findings { OnFindings::Refuse } else { OnFindings::Record },
         lock_wait: options.wait,
-        retention: options.keep_last.map(RetentionPolicy::last),
+        retention: options.keep_last.map(RetentionPolicy::last).or_else(|| options.retention.clone()),
+        not_included: options.not_included.clone(),
+        parallel: options.parallel,
         ..BackupRequest::default()
     };
     let made = repository.backup(&request, ctx)?;

@@ -18,12 +18,15 @@ use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::signing::{PublicKey, SigningKey};
+#[cfg(feature = "postgres")]
+use backup_core::traits::ChainRequest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::chain_input::{self, ChainRows};
 use crate::companions::{self, CompanionFile};
 use crate::input::Input;
+use crate::postgres::PostgresOptions;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
@@ -50,6 +53,8 @@ pub struct ChainOptions {
     pub companions: Vec<CompanionFile>,
     /// An older copy of the rows: what differs is named row by row.
     pub earlier: Option<Input>,
+    /// How a PostgreSQL server is reached.
+    pub postgres: PostgresOptions,
 }
 
 /// Finds a format by its name, or reads the profile whose path (`….toml`) it is.
@@ -104,6 +109,19 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
         };
         return AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(chain_error);
     }
+    #[cfg(feature = "postgres")]
+    if let Input::Postgres(server) = input
+        && options.companions.is_empty()
+    {
+        let request = ChainRequest {
+            format: Arc::clone(&format),
+            table: options.table.clone(),
+            keys: options.keys.clone(),
+            checkpoint: options.checkpoint.clone(),
+            copy: false,
+        };
+        return crate::postgres::verify_chain(server, &options.postgres, &request, ctx);
+    }
     let report = open_chain(input, format.as_ref(), options, ctx).and_then(|rows| {
         verify_rows(&rows, format.as_ref(), options, options.checkpoint.as_ref(), None, ctx)
     });
@@ -118,7 +136,7 @@ pub(crate) fn open_chain(
     options: &ChainOptions,
     ctx: &Context,
 ) -> Result<ChainRows> {
-    let mut rows = chain_input::open(input, format, options.table.as_deref(), ctx)?;
+    let mut rows = chain_input::open(input, format, options.table.as_deref(), &options.postgres, ctx)?;
     companions::add(&mut rows.companions, input, format, &options.companions)?;
     Ok(rows)
 }

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use audit_chain::keys::KeyRing;
 use backup_core::context::Context;
-use backup_core::error::{Error, ErrorKind, Result};
+use backup_core::error::{Error, Result};
 use backup_core::manifest::Manifest;
 use backup_core::repository::{ContentCheck, ContentReport};
 use backup_core::traits::{BackupObjects, Check, Restore as _};
 use backup_sqlite::{RestoreOptions, SqliteRestore};
+
+use crate::scratch::Scratch;
 
 /// Checks contents with the backends that this build has.
 #[derive(Debug, Clone, Default)]
@@ -26,19 +28,8 @@ impl Contents {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
-        let parent = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
-        if !parent.is_dir() {
-            let message = format!("there is no folder {} for scratch files", parent.display());
-            return Err(Error::new(ErrorKind::NotFound, message));
-        }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("attestore-");
-        let made = match &self.scratch {
-            Some(parent) => builder.tempdir_in(parent),
-            None => builder.tempdir(),
-        };
-        made.map_err(|error| Error::io("create a scratch folder in", parent, error))
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(self.scratch.as_deref())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use audit_chain::keys::KeyRing;
+use backup_core::encrypt::Identities;
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::manifest::{Manifest, SecretEntry};
 use backup_core::secret::{SecretRef, matches};
@@ -60,11 +61,14 @@ pub(crate) fn unfitting<'a>(
     Ok(unfitting)
 }
 
-/// Says that a secret is not the one of a backup.
+/// Says that a secret is not the one of a backup; the fingerprint by the beginning of its hash.
 pub(crate) fn does_not_fit(manifest: &Manifest, entry: &SecretEntry) -> String {
+    let hash: String = entry.fingerprint.rsplit('$').next().unwrap_or_default().chars().take(12).collect();
     format!(
-        "{}: the secret at hand is not the one that backup {} was made with on {}",
-        entry.name, manifest.id, manifest.created_at
+        "{}: the key at hand is not the one this backup was made with (needs fingerprint {hash}…, made {} as backup {})",
+        entry.name,
+        manifest.created_at.strftime("%Y-%m-%d"),
+        manifest.id
     )
 }
 
@@ -94,12 +98,48 @@ pub fn public_keys(texts: &[String]) -> Result<Vec<PublicKey>> {
     texts.iter().map(|text| PublicKey::parse_or_load(text)).collect()
 }
 
-/// Loads a signing key where one is named.
+/// Loads a signing key where one is named: a file, or `env:VAR` that holds the file's text.
 ///
 /// # Errors
 /// When the file is missing, readable by others, or no signing key.
 pub fn signing_key(path: Option<&Path>) -> Result<Option<SigningKey>> {
-    path.map(SigningKey::load).transpose()
+    path.map(|path| match variable(path)? {
+        None => SigningKey::load(path),
+        Some(reference) => SigningKey::parse(&reference.to_string(), &text_of(&reference)?),
+    })
+    .transpose()
+}
+
+/// Reads the age identities of a file, or of `env:VAR` that holds the file's text; none where nothing is named.
+///
+/// # Errors
+/// When it cannot be read or holds no identity.
+pub fn identities(path: Option<&Path>) -> Result<Identities> {
+    path.map_or_else(
+        || Ok(Identities::none()),
+        |path| match variable(path)? {
+            None => Identities::from_file(path),
+            Some(reference) => Identities::parse(&reference.to_string(), &text_of(&reference)?),
+        },
+    )
+}
+
+/// Takes `env:VAR` for what it is; `None` for a path.
+fn variable(path: &Path) -> Result<Option<SecretRef>> {
+    match path.to_str().filter(|text| text.starts_with("env:")) {
+        Some(text) => SecretRef::parse(text).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn text_of(reference: &SecretRef) -> Result<Zeroizing<String>> {
+    let bytes = reference.read()?;
+    std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| {
+        Error::new(
+            ErrorKind::KeyRejected,
+            format!("{reference}: expected the text of a key file, found other bytes"),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::backup::open_repository;
 use crate::contents::databases;
 use crate::repository::refuse_inside;
-use crate::{input, keys, verify};
+use crate::{input, keys};
 
 /// How a backup is put back.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +123,7 @@ fn open_backup(
     ctx: &Context,
 ) -> Result<StoredBackup> {
     let read = ReadOptions {
-        identities: verify::identities(options.identity.as_deref())?,
+        identities: keys::identities(options.identity.as_deref())?,
         public_keys: keys::public_keys(&options.public_keys)?,
     };
     repository.objects(id, &read, ctx)

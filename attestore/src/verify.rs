@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use audit_chain::checkpoint::ORIGIN_PREFIX;
 use audit_chain::report::Verdict;
 use backup_core::context::Context;
-use backup_core::encrypt::Identities;
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::repository::{
     LOG_ORIGIN_PREFIX, Level, Repository, RepositoryFindingKind as Kind, VerifyOptions as CoreOptions,
@@ -58,7 +57,7 @@ pub fn verify(repository: &str, options: &VerifyOptions, ctx: &Context) -> Resul
     let shallow = options.all && options.level.is_none();
     let core = CoreOptions {
         level: options.level,
-        identities: identities(options.identity.as_deref())?,
+        identities: keys::identities(options.identity.as_deref())?,
         public_keys,
         checkpoint: options.checkpoint.as_deref().map(log_checkpoint).transpose()?,
         contents: if shallow { None } else { Some(&contents) },
@@ -118,11 +117,6 @@ fn log_checkpoint(path: &Path) -> Result<String> {
         )));
     }
     Ok(text)
-}
-
-/// Reads the identities of a file, or none.
-pub(crate) fn identities(path: Option<&Path>) -> Result<Identities> {
-    path.map_or_else(|| Ok(Identities::none()), Identities::from_file)
 }
 
 /// Returns the kind of error that a report stands for, for exit statuses; `None` when nothing is wrong, or what is

@@ -12,6 +12,7 @@
 //! links (docs/sqlite.md says why).
 
 mod aside;
+pub mod cells;
 pub mod checks;
 mod copy;
 mod facts;

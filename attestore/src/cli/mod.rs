@@ -12,6 +12,8 @@ mod chain_more;
 mod chain_prove;
 mod guard;
 mod output;
+mod plan;
+mod postgres;
 mod progress;
 mod run;
 mod text;

@@ -62,6 +62,14 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
             out.show(&repository::init(&arguments.repo)?, text::init)?;
             Ok(Outcome::Good)
         }
+        Verb::Backup(arguments) if arguments.plan.is_some() => {
+            super::plan::backup(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Drill(arguments) if arguments.plan.is_some() => {
+            super::plan::drill(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Runbook(arguments) => super::plan::runbook(&arguments, out),
+        Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
         Verb::List(arguments) => {
             let listing = repository::list(&arguments.repo)?;
@@ -107,6 +115,8 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
 }
 
 fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    // clap has seen to it that one of --to and --plan is there.
+    let repository = arguments.to.unwrap_or_default();
     let options = BackupOptions {
         sources: arguments.sources,
         name: arguments.name,
@@ -125,8 +135,10 @@ fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Ou
         chain_copy: arguments.chain_copy,
         refuse_findings: arguments.refuse_findings,
         wait: Duration::from_secs(arguments.wait),
+        postgres: arguments.postgres.options(),
+        ..BackupOptions::default()
     };
-    let made = backup::backup(&arguments.to, &options, ctx)?;
+    let made = backup::backup(&repository, &options, ctx)?;
     out.show(&made, text::backup)?;
     Ok(if made.chains_intact() && made.prune_error.is_none() { Outcome::Good } else { Outcome::Found })
 }
@@ -180,6 +192,9 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
 }
 
 fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    // clap has seen to it that one of REPO and --plan is there.
+    let repository = arguments.repo.unwrap_or_default();
+    let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
     let options = DrillOptions {
         scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
         checks: arguments.checks,
@@ -188,10 +203,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
         public_keys: arguments.public_key,
         secrets: arguments.secrets,
         sign_with: arguments.sign_with,
+        plan: None,
     };
-    let report = drill::drill(&arguments.repo, &arguments.id, &options, ctx)?;
-    out.show_exact(&report, drill::markdown)?;
-    Ok(if report.ok { Outcome::Good } else { Outcome::Found })
+    let drilled = drill::drill(&repository, id, &options, ctx)?;
+    out.show_exact(&drilled, |drilled| drill::markdown(&drilled.report))?;
+    Ok(if drilled.report.ok { Outcome::Good } else { Outcome::Found })
 }
 
 fn prune(arguments: args::Prune, out: Output, ctx: &Context) -> Result<Outcome, Error> {

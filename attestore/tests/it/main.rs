@@ -4,15 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod drill;
 mod earlier;
 mod faults;
 mod keygen;
 mod kinds;
 mod list;
+mod plan;
+mod postgres;
 mod profiles;
 mod prove;
+mod requirements;
 mod restore;
+mod runbook;
+mod sealed;
 mod signals;
+mod status;
 mod support;
 mod systems;
 mod usage;

@@ -294,6 +294,10 @@ fn the_shipped_profiles_of_z4j_find_what_the_built_in_format_finds() {
             let findings = report["findings"].as_array().unwrap().iter();
             findings.map(|finding| finding["position"].as_u64().unwrap()).collect()
         };
+        // Without the state row the built-in format leaves open who took the first rows; a profile knows of nobody who may.
+        if theirs["notes"].as_array().unwrap().iter().any(|note| note["kind"] == "retention-gap") {
+            continue;
+        }
         assert_eq!(ours["verdict"], theirs["verdict"], "{case}: {ours:#}");
         if case == "v2-edited-rowhmac" {
             assert_eq!((places(&ours), places(&theirs)), (vec![5, 6], vec![5]));

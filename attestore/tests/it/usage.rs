@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 21] = [
+const VERBS: [&[&str]; 23] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -27,6 +27,8 @@ const VERBS: [&[&str]; 21] = [
     &["chain", "check-proof"],
     &["chain", "registry"],
     &["set-aside"],
+    &["status"],
+    &["runbook"],
     &["doctor"],
     &["completions"],
 ];

@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use audit_chain::checkpoint::ChainCheckpoint;
@@ -27,7 +29,7 @@ use crate::manifest::{ChainEntry, Digest, Extends, Manifest, PreviousBackup, Sec
 use crate::names;
 use crate::seal::{DEFAULT_LEVEL, SealOptions};
 use crate::signing::SigningKey;
-use crate::traits::{ChainRequest, Snapshot, SnapshotOutcome};
+use crate::traits::{ChainRequest, Snapshot, SnapshotOutcome, SourceFacts};
 
 /// How many earlier backups are looked through for the last one with a chain.
 const CONTINUITY_DEPTH: usize = 64;
@@ -76,6 +78,8 @@ pub struct BackupRequest<'a> {
     pub level: i32,
     /// Compression threads per object; `None` lets the machine decide.
     pub jobs: Option<u32>,
+    /// How many sources are read at once; 1 by default.
+    pub parallel: usize,
     /// What to do when a chain has findings.
     pub on_findings: OnFindings,
     /// Whether chains are compared with the backup before.
@@ -99,6 +103,7 @@ impl Default for BackupRequest<'_> {
             not_included: Vec::new(),
             level: DEFAULT_LEVEL,
             jobs: None,
+            parallel: 1,
             on_findings: OnFindings::default(),
             continuity: true,
             lock_wait: Duration::ZERO,
@@ -166,13 +171,10 @@ impl Repository {
         };
         let staging = Staging::new(&self.layout, &self.durable, options, ctx)?;
         let mut manifest = Manifest::new(&id, &self.header.id, created_at);
+        let taken = self.take_all(request, &id, &state, &staging, ctx)?;
         let mut reports = Vec::new();
-        for (at, source) in request.sources.iter().enumerate() {
-            let done = at as u64;
-            let total = Some(request.sources.len() as u64);
-            ctx.progress(Progress { stage: "snapshot", object: &id, done, total, unit: "objects" });
-            let report = self.take(source, request, &state, &staging, &mut manifest, ctx)?;
-            reports.push(report);
+        for taken in taken {
+            reports.push(note(taken, request, &mut manifest)?);
         }
         self.complete(&mut manifest, request, &state, &staging)?;
         let (manifest_sha256, path) = self.commit(&manifest, request, staging, ctx)?;
@@ -213,16 +215,65 @@ impl Repository {
         }
     }
 
-    /// Takes one source into staging and what it says into the manifest.
+    /// Takes every source into staging, at most `request.parallel` of them at once. After a failure no further one is begun.
+    fn take_all(
+        &self,
+        request: &BackupRequest<'_>,
+        id: &str,
+        state: &LogState,
+        staging: &Staging,
+        ctx: &Context,
+    ) -> Result<Vec<Taken>> {
+        let total = request.sources.len();
+        let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+        let results: Mutex<Vec<Option<Result<Taken>>>> = Mutex::new((0..total).map(|_| None).collect());
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(source) = request.sources.get(at) else { return };
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let count = done.load(Ordering::Relaxed) as u64;
+                ctx.progress(Progress {
+                    stage: "snapshot",
+                    object: id,
+                    done: count,
+                    total: Some(total as u64),
+                    unit: "objects",
+                });
+                let taken = self.take(source, at, request, state, staging, ctx);
+                stop.fetch_or(taken.is_err(), Ordering::Relaxed);
+                done.fetch_add(1, Ordering::Relaxed);
+                if let Some(place) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
+                    *place = Some(taken);
+                }
+            }
+        };
+        let threads = request.parallel.clamp(1, total.max(1));
+        if threads == 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(work);
+                }
+            });
+        }
+        // What was not begun has none; the error of the one that failed stands before it or after it.
+        results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    }
+
+    /// Takes one source into staging.
     fn take(
         &self,
         source: &SourceRequest<'_>,
+        number: usize,
         request: &BackupRequest<'_>,
         state: &LogState,
         staging: &Staging,
-        manifest: &mut Manifest,
         ctx: &Context,
-    ) -> Result<SourceReport> {
+    ) -> Result<Taken> {
         let name = source.snapshot.describe().name;
         let mut chains = source.chains.clone();
         let mut earlier: Vec<Option<String>> = vec![None; chains.len()];
@@ -236,9 +287,9 @@ impl Repository {
                 }
             }
         }
-        let before = staging.objects().len();
-        let SnapshotOutcome { facts, chains: found } = source.snapshot.snapshot(&chains, staging, ctx)?;
-        if staging.objects().len() == before {
+        let sinks = staging.of_source(number)?;
+        let SnapshotOutcome { facts, chains: found } = source.snapshot.snapshot(&chains, &sinks, ctx)?;
+        if sinks.finished() == 0 {
             let message = format!("the source {name:?} wrote no object: that is no backup of it");
             return Err(Error::new(ErrorKind::Internal, message));
         }
@@ -246,22 +297,7 @@ impl Repository {
             let message = format!("the source {name:?} reports {} of {} chains", found.len(), chains.len());
             return Err(Error::new(ErrorKind::Internal, message));
         }
-        for ((chain, report), earlier) in chains.iter().zip(&found).zip(earlier) {
-            let entry = chain_entry(&name, chain, report, earlier)?;
-            if request.on_findings == OnFindings::Refuse && entry.verdict != Verdict::Intact {
-                let message = format!("the chain {} of {name:?}: {}", entry.table, entry.diagnosis);
-                return Err(Error::new(ErrorKind::Tampered, message)
-                    .with_hint("verify the chain to see the findings; nothing was backed up"));
-            }
-            manifest.chains.push(entry);
-        }
-        for sentence in &facts.not_included {
-            if !manifest.not_included.contains(sentence) {
-                manifest.not_included.push(sentence.clone());
-            }
-        }
-        manifest.sources.push(facts);
-        Ok(SourceReport { source: name, chains: found })
+        Ok(Taken { name, facts, found, chains, earlier })
     }
 
     /// Returns where a chain stood in the newest earlier backup that has it and is what the log says.
@@ -357,6 +393,37 @@ impl Repository {
         staging.publish(&path)?;
         Ok((manifest_sha256, path))
     }
+}
+
+/// A source that was taken.
+struct Taken {
+    name: String,
+    facts: SourceFacts,
+    found: Vec<ChainReport>,
+    chains: Vec<ChainRequest>,
+    /// The backup that each chain was compared with.
+    earlier: Vec<Option<String>>,
+}
+
+/// Notes what a source says in the manifest.
+fn note(taken: Taken, request: &BackupRequest<'_>, manifest: &mut Manifest) -> Result<SourceReport> {
+    let Taken { name, facts, found, chains, earlier } = taken;
+    for ((chain, report), earlier) in chains.iter().zip(&found).zip(earlier) {
+        let entry = chain_entry(&name, chain, report, earlier)?;
+        if request.on_findings == OnFindings::Refuse && entry.verdict != Verdict::Intact {
+            let message = format!("the chain {} of {name:?}: {}", entry.table, entry.diagnosis);
+            return Err(Error::new(ErrorKind::Tampered, message)
+                .with_hint("verify the chain to see the findings; nothing was backed up"));
+        }
+        manifest.chains.push(entry);
+    }
+    for sentence in &facts.not_included {
+        if !manifest.not_included.contains(sentence) {
+            manifest.not_included.push(sentence.clone());
+        }
+    }
+    manifest.sources.push(facts);
+    Ok(SourceReport { source: name, chains: found })
 }
 
 fn check_request(request: &BackupRequest<'_>) -> Result<()> {

@@ -226,6 +226,17 @@ pub struct BackupRecord {
     pub verified: Option<Verified>,
 }
 
+/// What an entry says, with its place and its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timed<T> {
+    /// The place of the entry in the log.
+    pub sequence: u64,
+    /// When it was written, by the clock of the machine that wrote it.
+    pub time: Timestamp,
+    /// What it says.
+    pub event: T,
+}
+
 /// What the entries add up to.
 #[derive(Debug, Clone, Default)]
 pub struct LogState {
@@ -233,6 +244,8 @@ pub struct LogState {
     records: Vec<BackupRecord>,
     /// The newest record of an id; an id may come again after it was pruned.
     newest: HashMap<String, usize>,
+    drills: Vec<Timed<DrillEvent>>,
+    verified: Option<Timed<VerifyEvent>>,
     problems: Vec<(u64, String)>,
 }
 
@@ -253,7 +266,11 @@ impl LogState {
                     .problems
                     .push((sequence, format!("a hold names {:?}, which is not there", event.backup))),
             },
+            Event::Drill(event) => {
+                self.drills.push(Timed { sequence, time: entry.time, event: event.clone() });
+            }
             Event::Verify(event) if event.verdict == Verdict::Intact => {
+                self.verified = Some(Timed { sequence, time: entry.time, event: event.clone() });
                 let before = event.all_before.unwrap_or(0);
                 for record in self.records.iter_mut().filter(|record| record.pruned.is_none()) {
                     if record.sequence < before || event.backups.contains(&record.event.id) {
@@ -333,6 +350,18 @@ impl LogState {
     fn live_mut(&mut self, id: &str) -> Option<&mut BackupRecord> {
         let at = *self.newest.get(id)?;
         self.records.get_mut(at).filter(|record| record.pruned.is_none())
+    }
+
+    /// Returns every drill, in the order of the log.
+    #[must_use]
+    pub fn drills(&self) -> &[Timed<DrillEvent>] {
+        &self.drills
+    }
+
+    /// Returns the newest verification that found nothing wrong.
+    #[must_use]
+    pub const fn verified(&self) -> Option<&Timed<VerifyEvent>> {
+        self.verified.as_ref()
     }
 
     /// Returns what cannot be (entry, what): it was written by something else than this program.

@@ -11,6 +11,7 @@
 //! | `record`, `log`, `logread`, `entry` | the log: lines, appending, verifying, what it adds up to |
 //! | `read` | a backup's objects, for restores |
 //! | `verify`, `objects`, `finding` | levels of verification and what they find |
+//! | `overview` | all that `status` asks, in one reading |
 //! | `policy`, `retention` | which backups go, and their removal |
 //!
 //! The order of a commit: objects, manifest and signature are written and synced under `staging/`; the log's
@@ -25,6 +26,7 @@ mod lock;
 mod log;
 mod logread;
 mod objects;
+mod overview;
 mod policy;
 mod read;
 mod record;
@@ -46,13 +48,14 @@ use serde::{Deserialize, Serialize};
 pub use self::commit::{BackupOutcome, BackupRequest, OnFindings, SourceReport, SourceRequest};
 pub use self::entry::{
     BackupEvent, BackupRecord, DrillEvent, Event, ExportEvent, HoldEvent, InitEvent, LogEntry, LogState,
-    PruneEvent, PrunedBackup, RecoverEvent, RestoreEvent, Verified, VerifyEvent,
+    PruneEvent, PrunedBackup, RecoverEvent, RestoreEvent, Timed, Verified, VerifyEvent,
 };
 pub use self::finding::{
     BackupReport, Level, LogReport, RepositoryFinding, RepositoryFindingKind, VerifyReport,
 };
 pub use self::layout::{FORMAT, FORMAT_VERSION, Header, Layout, MANIFEST, SIGNATURE};
 pub use self::log::BUNDLE;
+pub use self::overview::Overview;
 pub use self::policy::{Age, RetentionPolicy};
 pub use self::read::{ReadOptions, StoredBackup, recorded};
 pub use self::retention::{KeptBackup, PRUNE_BATCH, PruneOptions, PruneOutcome, PrunePlan, RemovedBackup};

@@ -106,6 +106,29 @@ impl Repository {
         self.plan(&self.log().state()?, &options.policy, &options.public_keys, ctx)
     }
 
+    /// Names the backups that a policy would remove if all of them verify: what the log says, without reading a manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the policy keeps nothing.
+    pub fn past_retention(&self, seen: &super::Overview, policy: &RetentionPolicy) -> Result<Vec<String>> {
+        policy.check()?;
+        let present: std::collections::HashSet<&str> =
+            seen.backups.iter().map(|backup| backup.id.as_str()).collect();
+        let candidates: Vec<Candidate<'_>> = seen
+            .state
+            .live_records()
+            .filter(|record| present.contains(record.event.id.as_str()))
+            .map(|record| Candidate { record, fault: None })
+            .collect();
+        let decisions = decide(&candidates, policy)?;
+        Ok(candidates
+            .iter()
+            .zip(decisions)
+            .filter(|(_, decision)| decision.reasons.is_empty())
+            .map(|(candidate, _)| candidate.record.event.id.clone())
+            .collect())
+    }
+
     /// Does what a plan says, if it would still be made.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::layout::Layout;
@@ -148,21 +149,47 @@ impl Drop for Staging {
     }
 }
 
-impl Sinks for Staging {
+impl Staging {
+    /// Returns what one source writes to: the same folder, a scratch folder of its own, so that sources can be read at once.
+    pub(super) fn of_source(&self, number: usize) -> Result<SourceSinks<'_>> {
+        let scratch = self.scratch.join(number.to_string());
+        self.durable.create_dir(&scratch, PRIVATE_DIR)?;
+        Ok(SourceSinks { staging: self, scratch, finished: AtomicUsize::new(0) })
+    }
+}
+
+/// What one source writes to.
+#[derive(Debug)]
+pub(super) struct SourceSinks<'a> {
+    staging: &'a Staging,
+    scratch: PathBuf,
+    finished: AtomicUsize,
+}
+
+impl SourceSinks<'_> {
+    /// Returns how many objects the source finished.
+    pub(super) fn finished(&self) -> usize {
+        self.finished.load(Ordering::Relaxed)
+    }
+}
+
+impl Sinks for SourceSinks<'_> {
     fn object(&self, name: &str, size_hint: Option<u64>) -> Result<Box<dyn ObjectSink + '_>> {
+        let staging = self.staging;
         names::validate_object_name(name)?;
-        let encryption = if self.options.recipients.is_some() { Encryption::Age } else { Encryption::None };
+        let encryption =
+            if staging.options.recipients.is_some() { Encryption::Age } else { Encryption::None };
         let stored = ObjectEntry::stored_name(name, Compression::Zstd, encryption);
         names::validate_object_name(&stored)?;
-        self.create_parents(&stored)?;
-        let file = self.durable.create_new(self.backup.join(&stored), PRIVATE_FILE)?;
-        let mut options = self.options.clone();
+        staging.create_parents(&stored)?;
+        let file = staging.durable.create_new(staging.backup.join(&stored), PRIVATE_FILE)?;
+        let mut options = staging.options.clone();
         if size_hint.is_some_and(|size| size < SMALL) {
             // Threads do not pay. The hint is no pledge: the source may grow while it is read.
             options.workers = Some(0);
         }
-        let writer = SealWriter::new(name, file, &options, &self.ctx)?;
-        Ok(Box::new(StagedObject { staging: self, stored, encryption, writer }))
+        let writer = SealWriter::new(name, file, &options, &staging.ctx)?;
+        Ok(Box::new(StagedObject { staging, finished: &self.finished, stored, encryption, writer }))
     }
 
     fn scratch(&self) -> &Path {
@@ -173,6 +200,7 @@ impl Sinks for Staging {
 /// One object on its way.
 struct StagedObject<'a> {
     staging: &'a Staging,
+    finished: &'a AtomicUsize,
     stored: String,
     encryption: Encryption,
     writer: SealWriter<DurableFile>,
@@ -201,6 +229,7 @@ impl ObjectSink for StagedObject<'_> {
             compression: Compression::Zstd,
             encryption: self.encryption,
         });
+        self.finished.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
