@@ -8,7 +8,6 @@ pub mod backup;
 pub mod chain;
 pub mod chain_export;
 pub mod chain_input;
-mod chain_pages;
 pub mod companions;
 pub mod contents;
 pub mod doctor;
@@ -31,6 +30,9 @@ pub mod sealed;
 pub mod status;
 pub mod verify;
 pub mod words;
+mod chain_pages;
+#[cfg(feature = "postgres")]
+mod postgres_restore;
 
 pub use backup_core::context::{Cancel, Context, Progress};
 pub use backup_core::error::{Error, ErrorKind, Result};
