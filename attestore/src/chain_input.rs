@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chain::{Stdin, read_document};
 use crate::input::Input;
+use crate::postgres::{PostgresOptions, Server};
 
 /// Rows of a chain with what belongs to them.
 pub struct ChainRows {
@@ -65,6 +66,7 @@ pub fn open(
     input: &Input,
     format: &dyn ChainFormat,
     table: Option<&str>,
+    postgres: &PostgresOptions,
     ctx: &Context,
 ) -> Result<ChainRows> {
     match input {
@@ -74,6 +76,28 @@ pub fn open(
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
         Input::Sqlite(path) => open_table(path, format, table, ctx),
+        Input::Postgres(server) => open_server(server, postgres, format, table, ctx),
+    }
+}
+
+/// Opens a table of a server, in one snapshot that lasts as long as the value.
+fn open_server(
+    server: &Server,
+    options: &PostgresOptions,
+    format: &dyn ChainFormat,
+    table: Option<&str>,
+    ctx: &Context,
+) -> Result<ChainRows> {
+    #[cfg(feature = "postgres")]
+    {
+        let rows = crate::postgres::open_chain(server, options, format, table, ctx)?;
+        let companions = rows.companions().clone();
+        Ok(ChainRows { companions, ..ChainRows::of(rows) })
+    }
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = (server, options, format, table, ctx);
+        Err(crate::postgres::absent())
     }
 }
 

@@ -61,11 +61,14 @@ pub(crate) fn unfitting<'a>(
     Ok(unfitting)
 }
 
-/// Says that a secret is not the one of a backup.
+/// Says that a secret is not the one of a backup; the fingerprint by the beginning of its hash.
 pub(crate) fn does_not_fit(manifest: &Manifest, entry: &SecretEntry) -> String {
+    let hash: String = entry.fingerprint.rsplit('$').next().unwrap_or_default().chars().take(12).collect();
     format!(
-        "{}: the secret at hand is not the one that backup {} was made with on {}",
-        entry.name, manifest.id, manifest.created_at
+        "{}: the key at hand is not the one this backup was made with (needs fingerprint {hash}…, made {} as backup {})",
+        entry.name,
+        manifest.created_at.strftime("%Y-%m-%d"),
+        manifest.id
     )
 }
 

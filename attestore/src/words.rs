@@ -30,7 +30,9 @@ pub fn bytes(count: u64) -> String {
 /// Spells a duration in seconds.
 #[must_use]
 pub fn seconds(time: f64) -> String {
-    if time < 10.0 {
+    if time < 0.01 {
+        "<0.01 s".to_owned()
+    } else if time < 10.0 {
         format!("{time:.2} s")
     } else if time < 120.0 {
         format!("{time:.0} s")

@@ -165,12 +165,43 @@ fn first_line(program: &Path, argument: &str) -> Option<String> {
         .filter(|line| !line.is_empty() && output.status.success())
 }
 
+/// Under which variables programs reach the server of a connection; threads that must not share the connection share this.
+#[derive(Clone)]
+pub struct ToolEnvironment {
+    variables: Vec<(&'static str, Option<OsString>)>,
+    /// The database's name.
+    pub database: String,
+}
+
+impl std::fmt::Debug for ToolEnvironment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ToolEnvironment").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+impl ToolEnvironment {
+    /// Takes it from a connection.
+    #[must_use]
+    pub fn of(connection: &Connection) -> Self {
+        Self {
+            variables: connection.tool_environment(),
+            database: connection.address().database().to_owned(),
+        }
+    }
+}
+
 impl Tool {
     /// Makes the command that runs this program against the server and database of a connection, as its role.
     #[must_use]
     pub fn command(&self, connection: &Connection) -> Command {
+        self.command_in(&ToolEnvironment::of(connection))
+    }
+
+    /// Makes the command that runs this program in an environment that was taken from a connection.
+    #[must_use]
+    pub fn command_in(&self, environment: &ToolEnvironment) -> Command {
         let mut command = self.alone();
-        for (name, value) in connection.tool_environment() {
+        for (name, value) in &environment.variables {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -284,7 +315,9 @@ fn failure(name: &str, status: ExitStatus, said: String) -> Error {
 /// Says what kind of failure a program's messages stand for.
 fn judge(said: &str) -> (ErrorKind, Option<&'static str>) {
     let has = |words: &str| said.contains(words);
-    if has("lock timeout") || has("could not obtain lock") {
+    // pg_dump waits for its locks under a statement timeout.
+    if has("lock timeout") || has("could not obtain lock") || (has("statement timeout") && has("LOCK TABLE"))
+    {
         (
             ErrorKind::Locked,
             Some(

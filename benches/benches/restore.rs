@@ -29,7 +29,7 @@ fn main() -> Result<()> {
                 .arg(&key),
         )?;
         let object = repository.join(format!("backups/one/database/{}.db.zst", db.name));
-        let (mut ours, mut peer) = (Vec::new(), Vec::new());
+        let (mut ours, mut peer, mut drills) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..runs() {
             let place = tempfile::tempdir_in(folder.path())?;
             peer.push(measure(&mut shell(PEER, &[&object, place.path()]))?.wall);
@@ -44,13 +44,19 @@ fn main() -> Result<()> {
                 .arg("--public-key")
                 .arg(key.with_extension("pub"));
             ours.push(measure(&mut command)?.wall);
+            let mut command = Command::new(&program);
+            command.arg("drill").arg(&repository).arg("one").arg("--scratch").arg(place.path());
+            command.arg("--public-key").arg(key.with_extension("pub"));
+            drills.push(measure(&mut command)?.wall);
         }
         let what = format!(
             "{} ({} MiB): digests, integrity, foreign keys, chain proven, synced",
             db.name,
             db.size_bytes >> 20
         );
-        table.at_most(&what, median(ours), median(peer), 1.3);
+        table.at_most(&what, median(ours.clone()), median(peer), 1.3);
+        let what = format!("{}: a drill against our own restore", db.name);
+        table.at_most(&what, median(drills), median(ours), 1.25);
     }
     println!("{}", table.markdown("A restore against `zstd -d`, `cp`, `sqlite3 \"PRAGMA integrity_check\"`"));
     Ok(())

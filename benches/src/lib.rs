@@ -4,6 +4,8 @@
 //! medians are compared. `ATTESTORE_BENCH_RUNS` sets how often (default 5), `ATTESTORE_BENCH_SIZES` which databases
 //! (`demo,large` by default; `large` is about 1 GB), `ATTESTORE_BENCH_DIR` where the data goes (default: a temporary folder).
 
+pub mod repository;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::postgres::PostgresArguments;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Backups that carry their own evidence.
@@ -63,7 +64,7 @@ pub(crate) enum Verb {
     Restore(Restore),
     /// Restore a backup into a scratch place, check it, time it, throw it away
     #[command(
-        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.md"
+        after_help = "Example:\n  attestore drill /srv/backups latest --check \"SELECT count(*) >= 1 FROM users\" --report drill.html\n  attestore drill --plan /etc/app/attestore.toml"
     )]
     Drill(Drill),
     /// Say whether what a plan promises is so: what is overdue, missing or no longer fits
@@ -71,6 +72,11 @@ pub(crate) enum Verb {
         after_help = "Example:\n  attestore status --plan /etc/app/attestore.toml\n  attestore status --plan attestore.toml --prometheus /var/lib/node_exporter/attestore.prom"
     )]
     Status(super::plan::StatusArgs),
+    /// Print the runbook of a plan, dated: who backs up what, how to restore, what must be entered again
+    #[command(
+        after_help = "Example:\n  attestore runbook --plan /etc/app/attestore.toml > runbook.md\n  attestore runbook --plan /etc/app/attestore.toml --html > runbook.html"
+    )]
+    Runbook(super::plan::RunbookArgs),
     /// Say which backups retention would remove; with --apply remove them
     #[command(
         after_help = "Example:\n  attestore prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12\n  attestore prune /srv/backups --keep-daily 7 --apply --sign-with backup.key"
@@ -152,7 +158,7 @@ pub(crate) struct Init {
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// What to back up: a SQLite file or sqlite:PATH, with NAME= before it where two files have the same name
+    /// What to back up: a SQLite file, sqlite:PATH or postgres://…, with NAME= before it where two have the same name
     #[arg(value_name = "SOURCE", required_unless_present = "plan")]
     pub(crate) sources: Vec<String>,
     /// The repository
@@ -200,6 +206,8 @@ pub(crate) struct Backup {
     /// Wait this many seconds for another backup to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) wait: u64,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
 }
 
 /// How a SQLite file is copied.
@@ -340,19 +348,22 @@ pub(crate) struct Restore {
 /// Arguments of `drill`.
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
-    /// The repository
-    #[arg(value_name = "REPO", value_hint = ValueHint::DirPath)]
-    pub(crate) repo: String,
-    /// A backup's id, or `latest`
-    #[arg(value_name = "ID", default_value = "latest")]
-    pub(crate) id: String,
+    /// The repository; with --plan a backup's id instead
+    #[arg(value_name = "REPO", value_hint = ValueHint::DirPath, required_unless_present = "plan")]
+    pub(crate) repo: Option<String>,
+    /// A backup's id, or `latest` (the default)
+    #[arg(value_name = "ID", conflicts_with = "plan")]
+    pub(crate) id: Option<String>,
+    /// Drill by this plan (docs/drill.md): its repository, keys, secrets, questions, smoke tests and reports
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["scratch", "checks", "identity", "public_key", "secrets", "sign_with"])]
+    pub(crate) plan: Option<PathBuf>,
     /// Where to restore to (default: a temporary folder); removed afterwards
     #[arg(long, value_name = "URL|DIR")]
     pub(crate) scratch: Option<String>,
     /// A query that the restored database must answer with something but NULL, 0 or nothing
     #[arg(long = "check", value_name = "SQL")]
     pub(crate) checks: Vec<String>,
-    /// Write the report to FILE.json or FILE.md
+    /// Write the report to FILE.html, FILE.md or FILE.json, and its signature beside it where there is a key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
     /// The age identity that opens the objects
@@ -449,7 +460,7 @@ pub(crate) struct Checkpoint {
 /// What every verb on chains takes.
 #[derive(Debug, Args)]
 pub(crate) struct ChainInput {
-    /// A SQLite file, sqlite:PATH, a .ndjson, .jsonl, .json or .csv file, a dump directory, or - for NDJSON on standard input
+    /// A SQLite file, sqlite:PATH, postgres://…, a .ndjson, .jsonl, .json or .csv file, a dump directory, or - for NDJSON on standard input
     #[arg(value_name = "INPUT")]
     pub(crate) input: String,
     /// The chain's format, or a profile FILE.toml
@@ -470,6 +481,8 @@ pub(crate) struct ChainInput {
     /// Threads that read and hash (default: one per core)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
 }
 
 /// Arguments of `chain verify`.

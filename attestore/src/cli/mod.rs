@@ -12,6 +12,7 @@ mod guard;
 mod ledger;
 mod output;
 mod plan;
+mod postgres;
 mod progress;
 mod run;
 mod text;

@@ -1,10 +1,12 @@
-//! The verbs that act on a plan: `backup --plan`, `status`.
+//! The verbs that act on a plan: `backup --plan`, `status`, `drill --plan`, `runbook`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use attestore::drill;
 use attestore::plan::Plan;
 use attestore::planned::{self, PlannedBackup, PlannedOptions};
+use attestore::runbook;
 use attestore::status::{self, Status, StatusOptions};
 use attestore::{Context, Error, ErrorKind};
 use clap::{Args, ValueHint};
@@ -27,6 +29,41 @@ pub(crate) struct StatusArgs {
     /// Also list what is as it should be
     #[arg(long, short)]
     pub(crate) verbose: bool,
+}
+
+/// Arguments of `runbook`.
+#[derive(Debug, Args)]
+pub(crate) struct RunbookArgs {
+    /// The plan
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) plan: PathBuf,
+    /// One self-contained HTML page instead of Markdown
+    #[arg(long)]
+    pub(crate) html: bool,
+}
+
+/// Prints the runbook of a plan.
+///
+/// # Errors
+/// What the library says.
+pub(crate) fn runbook(arguments: &RunbookArgs, out: Output) -> Result<Outcome, Error> {
+    let plan = Plan::load(&arguments.plan)?;
+    let made = runbook::runbook(&plan, jiff::Timestamp::now())?;
+    let text = if arguments.html { runbook::html } else { runbook::markdown };
+    out.show_exact(&made, text)?;
+    Ok(Outcome::Good)
+}
+
+/// Makes a drill by a plan.
+///
+/// # Errors
+/// What the library says.
+pub(crate) fn drill(arguments: &args::Drill, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    let plan = Plan::load(arguments.plan.as_deref().unwrap_or(std::path::Path::new("attestore.toml")))?;
+    let id = arguments.repo.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let drilled = drill::drill_by_plan(&plan, id, arguments.report.as_deref(), ctx)?;
+    out.show_exact(&drilled, |drilled| drill::markdown(&drilled.report))?;
+    Ok(if drilled.report.ok { Outcome::Good } else { Outcome::Found })
 }
 
 /// Makes a backup by a plan.

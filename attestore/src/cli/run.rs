@@ -65,6 +65,10 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         Verb::Backup(arguments) if arguments.plan.is_some() => {
             super::plan::backup(arguments, out, &progress::context(quiet)?)
         }
+        Verb::Drill(arguments) if arguments.plan.is_some() => {
+            super::plan::drill(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Runbook(arguments) => super::plan::runbook(&arguments, out),
         Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
         Verb::List(arguments) => {
@@ -131,6 +135,7 @@ fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Ou
         chain_copy: arguments.chain_copy,
         refuse_findings: arguments.refuse_findings,
         wait: Duration::from_secs(arguments.wait),
+        postgres: arguments.postgres.options(),
         ..BackupOptions::default()
     };
     let made = backup::backup(&repository, &options, ctx)?;
@@ -189,6 +194,9 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
 }
 
 fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    // clap has seen to it that one of REPO and --plan is there.
+    let repository = arguments.repo.unwrap_or_default();
+    let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
     let options = DrillOptions {
         scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
         checks: arguments.checks,
@@ -197,10 +205,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
         public_keys: arguments.public_key,
         secrets: arguments.secrets,
         sign_with: arguments.sign_with,
+        plan: None,
     };
-    let report = drill::drill(&arguments.repo, &arguments.id, &options, ctx)?;
-    out.show_exact(&report, drill::markdown)?;
-    Ok(if report.ok { Outcome::Good } else { Outcome::Found })
+    let drilled = drill::drill(&repository, id, &options, ctx)?;
+    out.show_exact(&drilled, |drilled| drill::markdown(&drilled.report))?;
+    Ok(if drilled.report.ok { Outcome::Good } else { Outcome::Found })
 }
 
 fn prune(arguments: args::Prune, out: Output, ctx: &Context) -> Result<Outcome, Error> {
@@ -246,6 +255,7 @@ fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), 
         keys: keys::key_ring(&arguments.secrets, &arguments.public_keys, &arguments.trust_anchors)?,
         checkpoint: None,
         threads: arguments.jobs.map_or(0, |jobs| jobs as usize),
+        postgres: arguments.postgres.options(),
     };
     // An unknown format is said before the input is looked at.
     chain::format(&options.format)?;

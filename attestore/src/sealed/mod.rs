@@ -68,6 +68,14 @@ pub struct ColumnGap {
     pub diagnosis: String,
 }
 
+impl ColumnGap {
+    /// Reports whether something is lost: values do not open, and no new ones are simply minted.
+    #[must_use]
+    pub fn hurts(&self) -> bool {
+        !self.ok && self.if_lost != IfLost::Mint
+    }
+}
+
 /// The values of a secret at hand, the one in force first.
 pub type Values = [Zeroizing<Vec<u8>>];
 

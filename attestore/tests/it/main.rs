@@ -4,14 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod drill;
 mod faults;
 mod keygen;
 mod kinds;
 mod ledger;
 mod list;
 mod plan;
+mod postgres;
 mod profiles;
+mod requirements;
 mod restore;
+mod runbook;
+mod sealed;
 mod signals;
 mod status;
 mod support;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 19] = [
+const VERBS: [&[&str]; 20] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -25,6 +25,7 @@ const VERBS: [&[&str]; 19] = [
     &["chain", "checkpoint"],
     &["set-aside"],
     &["status"],
+    &["runbook"],
     &["doctor"],
     &["completions"],
 ];

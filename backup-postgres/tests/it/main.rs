@@ -3,6 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod chains_in_dump;
 mod cluster;
+mod compare;
 mod connect;
+mod faults;
+mod parallel;
+mod pitfalls;
+mod snapshot;
 mod support;
+mod torture;
+mod vectors;
+mod versions;
