@@ -145,7 +145,9 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
                 checkpoint: options.checkpoint.clone(),
                 copy: false,
             };
-            SqliteSource::new(path).verify_chain(&request, ctx)
+            SqliteSource::new(path)
+                .verify_chain(&request, ctx)
+                .map_err(|error| chain_input::explain(error, path))
         }
         _ => {
             run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), &options.postgres, ctx)?)

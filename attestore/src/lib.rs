@@ -21,6 +21,8 @@ pub mod page;
 pub mod plan;
 pub mod planned;
 pub mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_restore;
 pub mod repository;
 pub mod restore;
 pub mod runbook;

@@ -17,6 +17,9 @@ use serde::Serialize;
 use crate::backup::open_repository;
 use crate::contents::databases;
 use crate::lineage::{Recorder, RecorderOptions};
+use crate::postgres::PostgresOptions;
+#[cfg(feature = "postgres")]
+use crate::postgres::Server;
 use crate::repository::refuse_inside;
 use crate::{chain, input, keys};
 
@@ -45,6 +48,10 @@ pub struct RestoreOptions {
     pub allow_changed: bool,
     /// Restores a database with a migration that failed half-way.
     pub allow_dirty: bool,
+    /// How a PostgreSQL server is reached.
+    pub postgres: PostgresOptions,
+    /// Ends the sessions on a live PostgreSQL database; otherwise the restore is refused while there are any.
+    pub end_sessions: bool,
     /// The file of the key that signs the log's entry, and the record of the restore that later verifications accept.
     pub sign_with: Option<PathBuf>,
     /// Who restores, for the record; the machine's name where `None`.
@@ -87,6 +94,10 @@ pub fn restore(
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let backup = open_backup(&repository, id, options, ctx)?;
     check_secrets(backup.manifest(), &options.secrets)?;
+    #[cfg(feature = "postgres")]
+    if let Some(server) = Server::parse(to) {
+        return crate::postgres_restore::restore(&repository, &backup, &server, options, key.as_ref(), ctx);
+    }
     let target = input::database(to)?;
     refuse_inside(&repository, &target)?;
     let what = choose(backup.manifest(), options.object.as_deref())?;
@@ -196,7 +207,7 @@ pub(crate) fn check_secrets(manifest: &Manifest, secrets: &[String]) -> Result<(
 }
 
 /// Says which secrets the data needs that are not at hand, and which are at hand that the manifest does not know.
-fn secrets_in_doubt(manifest: &Manifest, secrets: &[String]) -> Result<Vec<String>> {
+pub(crate) fn secrets_in_doubt(manifest: &Manifest, secrets: &[String]) -> Result<Vec<String>> {
     let given = secrets.iter().map(|text| Ok(keys::named_secret(text)?.0)).collect::<Result<Vec<_>>>()?;
     let known = |name: &String| manifest.secrets.iter().any(|entry| entry.name == *name);
     let mut lines: Vec<String> = manifest

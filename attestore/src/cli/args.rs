@@ -298,7 +298,7 @@ pub(crate) struct Restore {
     /// A backup's id, or `latest`
     #[arg(value_name = "ID")]
     pub(crate) id: String,
-    /// Where to: the database file, or a folder for a folder
+    /// Where to: the database file, postgres://… for a server's database, or a folder for a folder
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: String,
     /// Which object, where a backup has several (its name in `show`)
@@ -331,6 +331,11 @@ pub(crate) struct Restore {
     /// Restore although a migration in the backup is not the deployed program's
     #[arg(long)]
     pub(crate) allow_changed: bool,
+    /// End the sessions on the live PostgreSQL database (by default the restore is refused while there are any)
+    #[arg(long)]
+    pub(crate) end_sessions: bool,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
     /// Restore although a migration in the backup failed half-way
     #[arg(long)]
     pub(crate) allow_dirty: bool,

@@ -184,6 +184,8 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
         allow_newer: arguments.allow_newer,
         allow_changed: arguments.allow_changed,
         allow_dirty: arguments.allow_dirty,
+        postgres: arguments.postgres.options(),
+        end_sessions: arguments.end_sessions,
         sign_with: arguments.sign_with,
         by: arguments.by,
         stood_at: arguments.stood_at,

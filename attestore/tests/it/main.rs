@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod bad_input;
+mod diagnosis;
 mod drill;
 mod faults;
 mod keygen;

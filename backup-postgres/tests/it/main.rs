@@ -10,6 +10,7 @@ mod connect;
 mod faults;
 mod parallel;
 mod pitfalls;
+mod restore;
 mod snapshot;
 mod support;
 mod torture;
