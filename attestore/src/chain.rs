@@ -185,6 +185,11 @@ pub(crate) fn chain_error(error: audit_chain::error::Error) -> Error {
     }
 }
 
+/// Returns standard input, which stops when the work is cancelled.
+pub(crate) fn stdin(ctx: &Context) -> impl Read {
+    Stdin { ctx: ctx.clone() }
+}
+
 /// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
 pub(crate) struct Stdin {
     pub(crate) ctx: Context,

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod chain;
 pub mod chain_export;
 pub mod chain_input;
+mod chain_pages;
 pub mod companions;
 pub mod contents;
 pub mod doctor;
@@ -16,10 +17,14 @@ pub mod earlier;
 pub mod hooks;
 pub mod input;
 pub mod keys;
+pub mod ledger;
+pub mod lineage;
 pub mod page;
 pub mod plan;
 pub mod planned;
 pub mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_restore;
 pub mod prove;
 pub mod registry;
 pub mod repository;
@@ -30,9 +35,6 @@ pub mod sealed;
 pub mod status;
 pub mod verify;
 pub mod words;
-mod chain_pages;
-#[cfg(feature = "postgres")]
-mod postgres_restore;
 
 pub use backup_core::context::{Cancel, Context, Progress};
 pub use backup_core::error::{Error, ErrorKind, Result};

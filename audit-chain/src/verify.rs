@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::export::slice::{SliceStart, Starts};
 use crate::format::{ChainFormat, Companions, Link, Setup, Start, Tables};
 use crate::keys::KeyRing;
+use crate::lineage::{self, Lineage, Tail};
 use crate::order::{Sorted, Sorter};
 use crate::pipeline::{self, Batch};
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Note, NoteKind, Verdict};
@@ -46,6 +48,8 @@ pub struct VerifyOptions<'a> {
     pub checkpoint: Option<&'a ChainCheckpoint>,
     /// What became of the rows of an older copy ([`crate::earlier::compare_rows`]), verified against `checkpoint` or its own.
     pub earlier: Option<&'a RowDifferences>,
+    /// Where to put what the chains have after the checkpoint, for the record of a restore ([`crate::lineage`]).
+    pub tails: Option<&'a Mutex<Vec<Tail>>>,
     /// Where runs of rows begin that follow others which the input does not hold, because it is a part of a chain on purpose.
     pub starts: Option<&'a Starts>,
     /// A flag that stops the work.
@@ -106,8 +110,12 @@ pub fn verify(
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;
     note_starts(options.starts, &mut walk);
-    compare(&work, &taken_whole, &mut walk);
+    let lineage = Lineage::judge(format, keys, &mut walk);
+    compare(&work, &taken_whole, &lineage, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    if let Some(tails) = options.tails {
+        *tails.lock().unwrap_or_else(PoisonError::into_inner) = lineage::tails(&mut walk);
+    }
     walk.join_bare();
     Ok(report(format, walk))
 }
@@ -165,7 +173,7 @@ impl Work<'_> {
     fn walk(&self, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
         let ordered = !self.format.order().is_empty();
         if !ordered || self.source.rewind()? {
-            let mut walk = Walk::new(self.format, points.clone());
+            let mut walk = self.fresh(points.clone());
             let mut told = 0;
             match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
                 Err(_) if walk.disordered && self.source.rewind()? => {}
@@ -175,10 +183,16 @@ impl Work<'_> {
         let mut sorter = Sorter::new(self.options.scratch);
         self.read(&mut |batch| sorter.push(&batch))?;
         let mut sorted = sorter.finish()?;
-        let mut walk = Walk::new(self.format, points);
+        let mut walk = self.fresh(points);
         let mut told = 0;
         sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
         Ok((walk, Some(sorted)))
+    }
+
+    /// Starts a walk.
+    fn fresh(&self, points: Vec<ChainPoint>) -> Walk {
+        let wanted = lineage::wanted(self.format, self.setup.keys);
+        Walk::new(self.format, points).keeping(wanted, self.options.tails.is_some())
     }
 
     /// Says where a chain begins.
@@ -267,9 +281,13 @@ impl Work<'_> {
 }
 
 /// Compares the chains with where they stood at the checkpoint.
-fn compare(work: &Work<'_>, taken_whole: &[String], walk: &mut Walk) {
+fn compare(work: &Work<'_>, taken_whole: &[String], lineage: &Lineage, walk: &mut Walk) {
     let (format, earlier) = (work.format, work.options.earlier);
-    let Some(checkpoint) = work.options.checkpoint else { return };
+    let mut sanctioned = Vec::new();
+    let Some(checkpoint) = work.options.checkpoint else {
+        walk.notes.extend(lineage.notes(&sanctioned, walk));
+        return;
+    };
     if checkpoint.format != format.name() {
         walk.report(Finding {
             kind: FindingKind::CheckpointMismatch,
@@ -305,24 +323,46 @@ fn compare(work: &Work<'_>, taken_whole: &[String], walk: &mut Walk) {
                 ),
             });
         } else {
-            found.push(missing_chain(&point, walk));
+            match lineage.excuse(&point, walk) {
+                Ok(note) => sanctioned.push(note),
+                Err(_) => found.push(missing_chain(&point, walk)),
+            }
         }
     }
     for point in &checkpoint.chains {
         let Some(chain) = walk.by_id(&point.id) else { continue };
         let by_row = earlier.and_then(|earlier| earlier.chains.get(&point.id));
+        let mut differs = Vec::new();
         if let Some(differences) = by_row {
             // Which rows differ says more than that some do; only signatures are counted, not compared.
             let all = compare_chain(point, &chain.standing());
             let excused = chain.excuse.is_some();
-            found.extend(all.into_iter().filter(|finding| finding.kind == FindingKind::Stripped && !excused));
+            differs
+                .extend(all.into_iter().filter(|finding| finding.kind == FindingKind::Stripped && !excused));
             let (findings, notes) = name_rows(&point.id, differences, chain, &walk.findings);
-            found.extend(findings);
+            differs.extend(findings);
             noted.extend(notes);
         } else if chain.excuse.is_none() {
-            found.extend(compare_chain(point, &chain.standing()));
+            differs = compare_chain(point, &chain.standing());
         }
+        let set_back =
+            |finding: &Finding| matches!(finding.kind, FindingKind::Truncated | FindingKind::Rewritten);
+        if differs.iter().any(set_back) {
+            match lineage.excuse(point, walk) {
+                Ok(note) => {
+                    sanctioned.push(note);
+                    differs.clear();
+                }
+                Err(why) => differs
+                    .iter_mut()
+                    .filter(|finding| set_back(finding))
+                    .for_each(|finding| finding.explains.push_str(&why)),
+            }
+        }
+        found.extend(differs);
     }
+    walk.notes.extend(lineage.notes(&sanctioned, walk));
+    walk.notes.extend(sanctioned);
     for finding in found {
         walk.report(finding);
     }

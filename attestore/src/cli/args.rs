@@ -137,6 +137,16 @@ pub(crate) enum Chain {
         after_help = "Example:\n  attestore chain registry dump/ > vault-public-keys.csv\n  attestore chain registry dump-after-restore/ --compare vault-public-keys.csv"
     )]
     Registry(super::chain_prove::ChainRegistry),
+    /// Append records to a native chain: NDJSON on standard input, each line the body of one
+    #[command(
+        after_help = "Example:\n  echo '{\"event\":\"paid\",\"order\":7}' | attestore chain append app.db --chain orders --secret CHAIN_KEY=env:CHAIN_KEY"
+    )]
+    Append(super::ledger::Append),
+    /// Erase values that records of a native chain commit to, on record
+    #[command(
+        after_help = "Example:\n  attestore chain erase app.db --chain people --record 7 --by dpo@example.com --reason \"request 4711\" --repo /srv/backups"
+    )]
+    Erase(super::ledger::Erase),
     /// Export the rows of the chains as NDJSON or CSV, with all that is needed to verify them from the file
     #[command(
         after_help = "--from and --to are half-open: from T on, before T. A row's own time counts. A filtered export still verifies: FILE.json says where it begins.\n\nExamples:\n  attestore chain export app.db --format aegisagent --out receipts.ndjson\n  attestore chain export z4j.db --format z4j --as csv --from 2026-11-01 --to 2026-12-01 --out november.csv\n  attestore chain export app.db --format caracal --out /mnt/archive --watermark /var/lib/caracal.watermark"
@@ -344,7 +354,13 @@ pub(crate) struct Restore {
     /// Restore although a migration in the backup failed half-way
     #[arg(long)]
     pub(crate) allow_dirty: bool,
-    /// Sign the log's entry about this restore
+    /// Who restores, for the record (default: the machine's name)
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// A checkpoint at which the chains stood before the restore, where the old database is lost or cannot be read
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_with")]
+    pub(crate) stood_at: Vec<PathBuf>,
+    /// Sign the record of this restore, by which a later verification tells it from a rollback, and the log's entry
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,
 }
@@ -508,6 +524,12 @@ pub(crate) struct ChainVerify {
     /// The public key that must have signed the checkpoint (file or text)
     #[arg(long, value_name = "FILE|KEY", requires = "checkpoint")]
     pub(crate) checkpoint_key: Vec<String>,
+    /// Records of restores (default: DATABASE.lineage beside a SQLite file); a key of --public-key, --checkpoint-key or --lineage-key must have signed them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) lineage: Vec<PathBuf>,
+    /// A public key that may sign records of restores (file or text)
+    #[arg(long, value_name = "FILE|KEY")]
+    pub(crate) lineage_key: Vec<String>,
 }
 
 /// Arguments of `chain checkpoint`.

@@ -11,6 +11,7 @@ mod chain_export;
 mod chain_more;
 mod chain_prove;
 mod guard;
+mod ledger;
 mod output;
 mod plan;
 mod postgres;

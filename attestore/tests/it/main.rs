@@ -11,6 +11,7 @@ mod earlier;
 mod faults;
 mod keygen;
 mod kinds;
+mod ledger;
 mod list;
 mod plan;
 mod postgres;

@@ -115,6 +115,7 @@ impl AgledgerDump {
             max_chains: options.max_chains,
             scratch: options.scratch,
             checkpoint: options.checkpoint,
+            tails: options.tails,
             starts: options.starts,
             cancel: options.cancel,
             progress: options.progress,
