@@ -4,14 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod bad_input;
+mod diagnosis;
 mod drill;
+mod earlier;
 mod faults;
 mod keygen;
 mod kinds;
+mod ledger;
 mod list;
 mod plan;
 mod postgres;
 mod profiles;
+mod prove;
 mod requirements;
 mod restore;
 mod runbook;
@@ -19,6 +24,7 @@ mod sealed;
 mod signals;
 mod status;
 mod support;
+mod systems;
 mod usage;
 mod vectors;
 mod verify;

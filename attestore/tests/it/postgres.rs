@@ -178,3 +178,36 @@ fn a_backup_by_several_connections_is_drilled_on_a_named_server_and_on_a_throwaw
     let report = world.json(1, ["drill", "repo", "latest", "--check", "SELECT count(*) = 7 FROM users"]);
     assert_eq!(report["ok"], false);
 }
+
+#[test]
+fn a_postgres_database_is_restored_beside_and_renamed() {
+    let url = database(USERS);
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    let world = World::new();
+    world.run(["init", "repo"]).good();
+    world.run(["backup", &url, "--to", "repo"]).good();
+    execute(&name, "DELETE FROM users");
+    let plan = world.json(0, ["restore", "repo", "latest", "--to", &url, "--plan"]);
+    assert!(plan["plan"]["steps"].to_string().contains("_bad_"), "{plan}");
+    assert_eq!(count(&name), 0);
+    world.fails(
+        ErrorKind::Mismatch,
+        ["restore", "repo", "latest", "--to", &url, "--check", "SELECT count(*) > 50 FROM users"],
+    );
+    assert_eq!(count(&name), 0);
+    let holder =
+        Connection::open(&cluster().address(&name).unwrap(), &SessionOptions::default(), &Context::new())
+            .unwrap();
+    world.fails(ErrorKind::InUse, ["restore", "repo", "latest", "--to", &url]);
+    drop(holder);
+    let done = world
+        .json(0, ["restore", "repo", "latest", "--to", &url, "--check", "SELECT count(*) = 50 FROM users"]);
+    assert!(done["set_aside"][0].as_str().unwrap().starts_with(&format!("{name}_bad_")), "{done}");
+    assert_eq!(count(&name), 50);
+}
+
+fn count(name: &str) -> i64 {
+    let address = cluster().address(name).unwrap();
+    let mut connection = Connection::open(&address, &SessionOptions::default(), &Context::new()).unwrap();
+    connection.client().query_one("SELECT count(*) FROM public.users", &[]).unwrap().get(0)
+}

@@ -11,6 +11,7 @@ mod drill;
 mod faults;
 mod parallel;
 mod pitfalls;
+mod restore;
 mod snapshot;
 mod support;
 mod torture;
