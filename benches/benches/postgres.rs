@@ -18,8 +18,10 @@ use audit_chain::keys::KeyRing;
 use audit_chain::native::NativeHead;
 use audit_chain::report::Verdict;
 use backup_core::context::Context;
-use backup_core::repository::{BackupRequest, Repository, RepositoryOptions, SourceRequest};
-use backup_core::traits::ChainRequest;
+use backup_core::repository::{
+    BackupRequest, LATEST, ReadOptions, Repository, RepositoryOptions, SourceRequest,
+};
+use backup_core::traits::{BackupObjects as _, ChainRequest};
 use backup_postgres::cluster::{ClusterOptions, ScratchCluster};
 use backup_postgres::parallel::ParallelOptions;
 use backup_postgres::tools::ToolOptions;
@@ -28,7 +30,7 @@ use benches::{Result, Table, folder, measure, median, runs, seconds, verdict};
 
 /// What the children are told by.
 const CHILD: &str = "--child";
-/// The settings under which ours must stay, in bytes.
+/// The memory that ours must stay under, in bytes.
 const MEMORY: u64 = 128 << 20;
 
 fn main() -> Result<()> {
@@ -132,9 +134,8 @@ fn fill(url: &str, megabytes: u64) -> Result<()> {
            FROM generate_series(1, {events}) i; \
          CREATE INDEX ON events (at); CREATE INDEX ON events (actor, kind); \
          INSERT INTO blobs SELECT i, 'file-' || i, (SELECT decode(string_agg(md5(i || '/' || n || '/' || random()), ''), 'hex') FROM generate_series(1, 1250) n) \
-           FROM generate_series(1, {blobs}) i; \
-         VACUUM_PLACEHOLDER"
-    ).replace("VACUUM_PLACEHOLDER", "SELECT 1"))?;
+           FROM generate_series(1, {blobs}) i"
+    ))?;
     client.batch_execute("VACUUM ANALYZE")?;
     client.batch_execute("CHECKPOINT")?;
     Ok(())
@@ -171,8 +172,9 @@ impl Bench {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CHILD).arg(&self.url).arg(&repository).arg(jobs.to_string());
         let run = measure(command.arg(if chained { "chain" } else { "plain" }))?;
-        let listed = Repository::open(&repository, &RepositoryOptions::default())?.list()?;
-        let size = listed.backups.first().map_or(0, |backup| backup.manifest.stored_bytes());
+        let repository = Repository::open(&repository, &RepositoryOptions::default())?;
+        let size =
+            repository.objects(LATEST, &ReadOptions::default(), &Context::new())?.manifest().stored_bytes();
         Ok((run.wall, run.peak_bytes, size))
     }
 
