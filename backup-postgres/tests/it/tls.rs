@@ -48,7 +48,7 @@ fn tls_is_used_and_the_server_is_verified_as_sslmode_asks() {
     // The key must be the server's own.
     let owner = std::fs::metadata(cluster().folder()).unwrap();
     let mode = |name: &str, bits| {
-        std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(bits)).unwrap()
+        std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(bits)).unwrap();
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     mode("server.key", 0o600);
