@@ -5,7 +5,7 @@
 set -eu
 
 # command:package
-tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
+tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl openssl:openssl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
 
 # Programs of PostgreSQL that are not on the PATH where Debian puts them.
 has_postgres() {

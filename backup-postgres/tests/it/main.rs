@@ -14,6 +14,7 @@ mod pitfalls;
 mod restore;
 mod snapshot;
 mod support;
+mod tls;
 mod torture;
 mod vectors;
 mod versions;
