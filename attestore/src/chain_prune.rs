@@ -99,7 +99,9 @@ pub fn prune_chain(input: &Input, options: &ChainPruneOptions, ctx: &Context) ->
             ErrorKind::Unsupported,
             "a native chain is pruned in a SQLite database, and this input is none",
         )
-        .with_hint("give the SQLite file; of a server or a file of rows `chain export --to` makes the archive"));
+        .with_hint(
+            "give the SQLite file; of a server or a file of rows `chain export --to` makes the archive",
+        ));
     };
     let cutoff = options.older_than.before(Timestamp::now())?;
     let mut ring = KeyRing::new();

@@ -10,6 +10,7 @@
 mod facts;
 mod html;
 mod markdown;
+mod server;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use crate::hooks::{self, HookReport, Job};
 use crate::keys;
 use crate::plan::Plan;
 use crate::planned::run_hook;
+use crate::postgres::Server;
 use crate::restore::{check_secrets, sql_check};
 use crate::scratch::Scratch;
 use crate::sealed::{self, ColumnGap};
@@ -45,6 +47,8 @@ use crate::words::age;
 pub struct DrillOptions {
     /// The folder for the scratch databases; `None` takes the system's temporary folder.
     pub scratch: Option<PathBuf>,
+    /// The server on which databases of PostgreSQL are drilled; `None` starts a throwaway one.
+    pub server: Option<Server>,
     /// Questions that the restored databases must answer with something but NULL, 0 or nothing.
     pub checks: Vec<String>,
     /// Where the report goes: `FILE.html`, `FILE.md` or `FILE.json`.
@@ -269,6 +273,7 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         restored: Vec::new(),
     };
     if databases(manifest).is_empty()
+        && !manifest.sources.iter().any(server::is_server)
         && !manifest.objects.iter().any(|object| object.plain_name().ends_with(".tar"))
     {
         return Err(Error::new(
@@ -280,6 +285,11 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         let begun = Instant::now();
         let ok = work.restore(&object, &backup, ctx)?;
         clock.stage(&format!("restore and prove {object}"), begun, ok);
+    }
+    for source in manifest.sources.iter().filter(|source| server::is_server(source)) {
+        let begun = Instant::now();
+        let ok = work.restore_server(source, &backup, ctx)?;
+        clock.stage(&format!("restore and prove {}", source.name), begun, ok);
     }
     for object in manifest.objects.iter().filter(|object| object.plain_name().ends_with(".tar")) {
         let begun = Instant::now();
@@ -341,7 +351,16 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         restore_seconds,
         total_seconds: seconds(clock.start.elapsed()),
         signed_by: backup.signed_by().map(ToString::to_string),
-        databases: databases(manifest),
+        databases: databases(manifest)
+            .into_iter()
+            .chain(
+                manifest
+                    .sources
+                    .iter()
+                    .filter(|source| server::is_server(source))
+                    .map(|source| source.name.clone()),
+            )
+            .collect(),
         not_included: manifest.not_included.clone(),
         not_covered: not_covered(options, manifest, &secrets),
         plan: plan.map(|plan| promises(plan, &clock, instant, restore_seconds)),

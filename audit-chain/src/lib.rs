@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod checkpoint;
 pub mod commitment;
 pub mod csv_rows;
+pub mod earlier;
 pub mod erasure;
 pub mod error;
 pub mod export;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use audit_chain::native::NativeKey;
-use backup_sqlite::ledger::{Draft, Layout, Ledger, Writer, WriterOptions};
+use backup_sqlite::ledger::{Draft, Ledger, Writer, WriterOptions};
 use benches::{Result, Table, folder};
 use rusqlite::{Connection, TransactionBehavior};
 

@@ -132,6 +132,21 @@ pub(crate) enum Chain {
         after_help = "The archive is written, synced and verified by reading it back; then the rows are deleted in one transaction together with the record of it.\n`chain verify SOURCE --archive FILE` verifies both as one chain. Of other systems the chain is not pruned: the refusal says what to do instead.\n\nExample:\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY\n  attestore chain prune app.db --format native --older-than 1y --archive 2025.ndjson --secret AUDIT_KEY=env:AUDIT_KEY --apply"
     )]
     Prune(super::chain_prune::ChainPrune),
+    /// Prove to an auditor that one record is in a chain: prints a small JSON file that stands alone
+    #[command(
+        after_help = "Example:\n  attestore chain prove app.db --format aegisagent --record 239864b1-e76d-5237-adee-e0c1a6673365 \\\n      --sign-with backup.key > record.proof.json"
+    )]
+    Prove(super::chain_prove::ChainProve),
+    /// Check such a proof by the file alone
+    #[command(
+        after_help = "Example:\n  attestore chain check-proof record.proof.json --public-key backup.key.pub"
+    )]
+    CheckProof(super::chain_prove::CheckProof),
+    /// Print AGLedger's key registry as its backups do (vault-public-keys.csv), or compare it with one
+    #[command(
+        after_help = "Example:\n  attestore chain registry dump/ > vault-public-keys.csv\n  attestore chain registry dump-after-restore/ --compare vault-public-keys.csv"
+    )]
+    Registry(super::chain_prove::ChainRegistry),
     /// Append records to a native chain: NDJSON on standard input, each line the body of one
     #[command(
         after_help = "Example:\n  echo '{\"event\":\"paid\",\"order\":7}' | attestore chain append app.db --chain orders --secret CHAIN_KEY=env:CHAIN_KEY"
@@ -196,7 +211,7 @@ pub(crate) struct Backup {
     /// After the backup, keep only the newest N
     #[arg(long, value_name = "N")]
     pub(crate) keep_last: Option<u32>,
-    /// Threads that compress (default: one per core)
+    /// Threads that compress; from 2 on also connections that read a PostgreSQL server at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// How a SQLite file is copied
@@ -503,6 +518,14 @@ pub(crate) struct ChainVerify {
     /// A file of the oldest rows, from before they were pruned: verified with INPUT as one chain (repeat it, the oldest first)
     #[arg(long = "archive", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) archives: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) more: super::chain_more::ChainMore,
+    /// An older copy of the rows: names each row that differs, and proves what is left where the oldest were removed on record
+    #[arg(long, value_name = "INPUT")]
+    pub(crate) earlier: Option<String>,
+    /// List at most N chains where there are very many short ones (default: 10000)
+    #[arg(long, value_name = "N")]
+    pub(crate) max_chains: Option<std::num::NonZeroU32>,
     /// An earlier checkpoint that the chains must extend
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) checkpoint: Option<PathBuf>,
@@ -522,6 +545,8 @@ pub(crate) struct ChainVerify {
 pub(crate) struct ChainCheckpoint {
     #[command(flatten)]
     pub(crate) input: ChainInput,
+    #[command(flatten)]
+    pub(crate) more: super::chain_more::ChainMore,
     /// Sign the checkpoint with this key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,

@@ -8,6 +8,8 @@ use clap::error::ErrorKind as Usage;
 
 mod args;
 mod chain_export;
+mod chain_more;
+mod chain_prove;
 mod chain_prune;
 mod guard;
 mod ledger;

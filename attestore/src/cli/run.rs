@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use attestore::backup::{self, BackupOptions};
-use attestore::chain::{self, ChainOptions};
+use attestore::chain;
 use attestore::drill::{self, DrillOptions};
 use attestore::input::{self, Input};
 use attestore::repository::{self, PruneOptions};
@@ -50,6 +50,13 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Chain(args::Chain::Prune(arguments)) => {
             chain_prune::run(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Prove(arguments)) => {
+            super::chain_prove::prove(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::CheckProof(arguments)) => super::chain_prove::check(&arguments, out),
+        Verb::Chain(args::Chain::Registry(arguments)) => {
+            super::chain_prove::registry(&arguments, out, &progress::context(quiet)?)
         }
         Verb::Chain(args::Chain::Append(arguments)) => {
             ledger::append(arguments, out, &progress::context(quiet)?)
@@ -202,8 +209,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
     // clap has seen to it that one of REPO and --plan is there.
     let repository = arguments.repo.unwrap_or_default();
     let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let server = arguments.scratch.as_deref().and_then(attestore::postgres::Server::parse);
+    let folder = arguments.scratch.as_deref().filter(|_| server.is_none());
     let options = DrillOptions {
-        scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
+        scratch: folder.map(input::database).transpose()?,
+        server,
         checks: arguments.checks,
         report: arguments.report,
         identity: arguments.identity,
@@ -252,24 +262,10 @@ fn outcome_of(report: &ChainReport) -> Outcome {
     }
 }
 
-/// Reads what every verb on chains takes.
-fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), Error> {
-    let options = ChainOptions {
-        format: arguments.format.clone(),
-        table: arguments.table.clone(),
-        keys: keys::key_ring(&arguments.secrets, &arguments.public_keys, &arguments.trust_anchors)?,
-        checkpoint: None,
-        threads: arguments.jobs.map_or(0, |jobs| jobs as usize),
-        postgres: arguments.postgres.options(),
-        ..ChainOptions::default()
-    };
-    // An unknown format is said before the input is looked at.
-    chain::format(&options.format)?;
-    Ok((Input::parse(&arguments.input)?, options))
-}
-
 fn chain_verify(arguments: &args::ChainVerify, out: Output, ctx: &Context) -> Result<Outcome, Error> {
-    let (input, mut options) = chain_options(&arguments.input)?;
+    let (input, mut options) = super::chain_more::options(&arguments.input, &arguments.more)?;
+    options.earlier = arguments.earlier.as_deref().map(Input::parse).transpose()?;
+    options.max_chains = arguments.max_chains.map_or(0, |max| max.get() as usize);
     let trusted = keys::public_keys(&arguments.checkpoint_key)?;
     options.archives.clone_from(&arguments.archives);
     options.checkpoint =
@@ -289,7 +285,7 @@ fn chain_verify(arguments: &args::ChainVerify, out: Output, ctx: &Context) -> Re
 }
 
 fn chain_checkpoint(arguments: &args::ChainCheckpoint, out: Output, ctx: &Context) -> Result<Outcome, Error> {
-    let (input, options) = chain_options(&arguments.input)?;
+    let (input, options) = super::chain_more::options(&arguments.input, &arguments.more)?;
     let key = keys::signing_key(arguments.sign_with.as_deref())?;
     let made = chain::checkpoint_chain(&input, &options, key.as_ref(), ctx)?;
     out.show_exact(&made, |made| made.note.clone())?;

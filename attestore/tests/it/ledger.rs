@@ -300,12 +300,8 @@ fn values_are_erased_on_record_and_the_chain_verifies() {
     // An export holds the commitments and never the values; that they are not checked is said, not guessed.
     world.run(["chain", "export", "app.db", "--format", "native", "--out", "rows.ndjson"]).good();
     let rows = String::from_utf8(world.read("rows.ndjson")).unwrap();
-    assert!(
-        rows.contains("attestore/commitment/v1")
-            && !rows.contains("@example.com\\\"")
-            && !rows.contains("Person"),
-        "{rows}"
-    );
+    assert!(rows.contains("attestore/commitment/v1"), "{rows}");
+    assert!(!rows.contains("p6@example.com") && !rows.contains("Person 6"), "{rows}");
     let report = world
         .json(0, ["chain", "verify", "rows.ndjson", "--format", "native", "--secret", "K=file:chain.secret"]);
     assert!(notes(&report, "not-checked")[0].contains("not in this input"), "{report}");

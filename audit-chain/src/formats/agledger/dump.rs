@@ -108,6 +108,7 @@ impl AgledgerDump {
     /// As [`verify`].
     pub fn verify(&self, keys: &KeyRing, options: &VerifyOptions<'_>) -> Result<ChainReport> {
         let options = VerifyOptions {
+            earlier: options.earlier,
             threads: options.threads,
             companions: None,
             tables: Some(&self.tables),
