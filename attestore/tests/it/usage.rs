@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 20] = [
+const VERBS: [&[&str]; 21] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -25,6 +25,7 @@ const VERBS: [&[&str]; 20] = [
     &["chain", "checkpoint"],
     &["set-aside"],
     &["status"],
+    &["gaps"],
     &["runbook"],
     &["doctor"],
     &["completions"],
