@@ -7,10 +7,19 @@ set -eu
 # command:package
 tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
 
+# Programs of PostgreSQL that are not on the PATH where Debian puts them.
+has_postgres() {
+    for folder in /usr/lib/postgresql/*/bin; do
+        [ -x "$folder/initdb" ] && return 0
+    done
+    command -v initdb >/dev/null 2>&1
+}
+
 missing=""
 for pair in $tools; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
+has_postgres || missing="$missing postgresql postgresql-client"
 # The bundled SQLite and zstd are C.
 command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
 
@@ -32,6 +41,12 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "install-tools: ${as_root:+$as_root }apt-get install -y --no-install-recommends$missing"
 $as_root apt-get update -qq
+if [ "${missing#* postgresql }" != "$missing" ]; then
+    # Tests start servers of their own: Debian's package is kept from making and starting one for the machine.
+    $as_root mkdir -p /etc/postgresql-common/createcluster.d
+    printf 'create_main_cluster = false\nstart_conf = manual\n' |
+        $as_root tee /etc/postgresql-common/createcluster.d/attestore.conf >/dev/null
+fi
 # The list is words on purpose.
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing

@@ -3,7 +3,8 @@
 #   scripts/test.sh            as `make test`
 #   CI=true                    a tool that cannot be installed, or a test that is left out, is a failure
 #   ATTESTORE_VECTORS=DIR      where the test vectors of the real systems are
-#   ATTESTORE_LONG=1           the long crash and property runs too (`make test-long`)
+#   ATTESTORE_LONG=1           the long crash and property runs too, and the fuzz targets (`make test-long`)
+#   ATTESTORE_FUZZ_SECONDS=60  how long each fuzz target runs
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -67,6 +68,7 @@ for page in README.md docs/*.md docs/*/*.md; do
     step "commands of $page" scripts/run-doc.sh "$page"
 done
 step "demo" env ATTESTORE_BIN="$PWD/target/debug" DEMO_RECEIPTS=20000 examples/aegisagent/demo.sh
+[ -z "${ATTESTORE_LONG:-}" ] || step "fuzz targets" scripts/fuzz.sh
 step "clean work tree" scripts/clean-tree.sh
 
 left_out=$(grep -hoE 'left out: .*' "$log" | sort -u)

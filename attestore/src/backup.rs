@@ -19,12 +19,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::input::{self, Source};
-use crate::{chain, keys};
+use crate::postgres::{PostgresOptions, ServerSource};
+use crate::{chain, keys, postgres};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
-    /// Databases: a path, `sqlite:PATH`, or `NAME=` before either.
+    /// Databases: a path, `sqlite:PATH`, `postgres://…`, or `NAME=` before one of them.
     pub sources: Vec<String>,
     /// The backup's name instead of a UTC time stamp.
     pub name: Option<String>,
@@ -52,6 +53,8 @@ pub struct BackupOptions {
     pub refuse_findings: bool,
     /// How long to wait for another backup to end.
     pub wait: Duration,
+    /// How PostgreSQL servers are reached.
+    pub postgres: PostgresOptions,
     /// The chains of each source, in the order of `sources`; where this is empty, `chains` are looked for in every source.
     pub source_chains: Vec<Vec<SourceChain>>,
     /// What to keep afterwards, where `keep_last` does not say it.
@@ -189,10 +192,19 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
         .map(|chains| chains.iter().map(|one| request(&one.chain, one.copy)).collect::<Result<Vec<_>>>())
         .collect::<Result<Vec<_>>>()?;
     let mut snapshots: Vec<(Box<dyn Snapshot>, Vec<ChainRequest>)> = Vec::new();
-    let databases = options.sources.iter().map(|text| input::source(text)).collect::<Result<Vec<_>>>()?;
-    let alone = databases.len() == 1;
+    let alone = options.sources.len() == 1;
+    let mut databases = Vec::with_capacity(options.sources.len());
+    for (at, text) in options.sources.iter().enumerate() {
+        match ServerSource::parse(text) {
+            Some(server) => {
+                let own = source_chains.get(at).map(Vec::as_slice);
+                snapshots.push(postgres::snapshot(&server, options, &chains, own, alone, ctx)?);
+            }
+            None => databases.push((at, input::source(text)?)),
+        }
+    }
     let mut exclude = vec![repository.path().to_owned()];
-    for (at, Source { name, path }) in databases.into_iter().enumerate() {
+    for (at, Source { name, path }) in databases {
         exclude.push(path.clone());
         let source_options = SourceOptions {
             name,

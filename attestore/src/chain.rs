@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::chain_input::{self, ChainRows};
 use crate::input::Input;
+use crate::postgres::PostgresOptions;
 
 /// The largest JSON document and checkpoint that is read whole, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
@@ -44,6 +45,8 @@ pub struct ChainOptions {
     pub checkpoint: Option<ChainCheckpoint>,
     /// How many threads read and hash; 0 means one per core.
     pub threads: usize,
+    /// How a PostgreSQL server is reached.
+    pub postgres: PostgresOptions,
 }
 
 /// Finds a format by its name, or reads the profile whose path (`….toml`) it is.
@@ -110,12 +113,29 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
     };
     match input {
         Input::Stdin => {
-            let report = chain_input::open(input, format.as_ref(), None, ctx).and_then(|source| run(&source));
+            let report = chain_input::open(input, format.as_ref(), None, &options.postgres, ctx)
+                .and_then(|source| run(&source));
             // The reader can only say that it failed; why, the context knows.
             if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
         }
         Input::Dump(path) if format.name() == "agledger" => {
             AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
+        }
+        Input::Postgres(server) => {
+            let request = ChainRequest {
+                format: Arc::clone(&format),
+                table: options.table.clone(),
+                keys: options.keys.clone(),
+                checkpoint: options.checkpoint.clone(),
+                copy: false,
+            };
+            #[cfg(feature = "postgres")]
+            return crate::postgres::verify_chain(server, &options.postgres, &request, ctx);
+            #[cfg(not(feature = "postgres"))]
+            {
+                let _ = (server, request);
+                Err(crate::postgres::absent())
+            }
         }
         Input::Sqlite(path) => {
             let request = ChainRequest {
@@ -125,9 +145,13 @@ pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Res
                 checkpoint: options.checkpoint.clone(),
                 copy: false,
             };
-            SqliteSource::new(path).verify_chain(&request, ctx)
+            SqliteSource::new(path)
+                .verify_chain(&request, ctx)
+                .map_err(|error| chain_input::explain(error, path))
         }
-        _ => run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?),
+        _ => {
+            run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), &options.postgres, ctx)?)
+        }
     }
 }
 

@@ -39,6 +39,7 @@ use sha2::{Digest as _, Sha256};
 use crate::chain;
 use crate::chain_input::{self, ChainRows, open_rows, sidecar_path};
 use crate::input::Input;
+use crate::postgres::PostgresOptions;
 
 /// The ending of files that are not finished.
 const PART: &str = "part";
@@ -67,6 +68,8 @@ pub struct ExportOptions {
     pub watermark: Option<PathBuf>,
     /// How many threads verify what was written; 0 means one per core.
     pub threads: usize,
+    /// How a PostgreSQL server is reached.
+    pub postgres: PostgresOptions,
 }
 
 /// What an export made.
@@ -133,7 +136,8 @@ pub fn export_chain(
             .with_hint("leave out --from, --to and --chain, or export without --watermark"));
         }
         let _lock = lock_folder(out)?;
-        let source = chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?;
+        let source =
+            chain_input::open(input, format.as_ref(), options.table.as_deref(), &options.postgres, ctx)?;
         return Series { format, out, watermark, options, ctx }.run(&source);
     }
     if out.symlink_metadata().is_ok() {
@@ -141,7 +145,7 @@ pub fn export_chain(
     }
     let beside = sidecar_path(out);
     let left = free_sidecar(&beside)?;
-    let source = chain_input::open(input, format.as_ref(), options.table.as_deref(), ctx)?;
+    let source = chain_input::open(input, format.as_ref(), options.table.as_deref(), &options.postgres, ctx)?;
     let shape = options.shape.unwrap_or_else(|| shape_of(out));
     let mut slicer = Slicer::new(filter.clone(), time_place(format.as_ref(), &source))?;
     let mut writer = Writer::new(out, shape, &source, (&[], &[]))?;
@@ -656,14 +660,24 @@ fn export_dump(
     if out.symlink_metadata().is_ok() {
         return Err(exists(out));
     }
-    let Input::Dump(folder) = input else {
-        return unsupported(
-            "agledger: a dump is made of six tables; this input is not a database or folder that has them",
-            "give a dump directory",
-        );
+    let cancel = Some(ctx.cancel().flag());
+    let summary = match input {
+        Input::Dump(folder) => write_dump(out, &AgledgerDump::open(folder)?.into_tables(), cancel),
+        #[cfg(feature = "postgres")]
+        Input::Postgres(server) => {
+            let format = chain::format(&options.format)?;
+            let table = options.table.as_deref();
+            let opened = crate::postgres::open_chain(server, &options.postgres, format.as_ref(), table, ctx)?;
+            write_dump(out, &opened.tables(), cancel)
+        }
+        _ => {
+            return unsupported(
+                "agledger: a dump is made of six tables; this input is not a database or folder that has them",
+                "give a dump directory, or postgres://…",
+            );
+        }
     };
-    let tables = AgledgerDump::open(folder)?.into_tables();
-    let summary = write_dump(out, &tables, Some(ctx.cancel().flag())).map_err(chain_error)?;
+    let summary = summary.map_err(chain_error)?;
     let verify_options = VerifyOptions {
         threads: options.threads,
         max_chains: usize::MAX,

@@ -4,7 +4,7 @@
 //! one more [`RowSource`] with the small tables of the same instant.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 
 use audit_chain::csv_rows::{CsvOptions, CsvSource};
@@ -16,6 +16,7 @@ use audit_chain::format::{ChainFormat, Companions};
 use audit_chain::joined::Joined;
 use audit_chain::json_rows::{JsonSource, NdjsonSource};
 use audit_chain::report::{Finding, FindingKind};
+use audit_chain::sniff::{self, TextKind};
 use audit_chain::source::RowSource;
 use backup_core::context::Context;
 use backup_core::error::{Error, ErrorKind, Result};
@@ -24,6 +25,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chain::{Stdin, read_document};
 use crate::input::Input;
+use crate::postgres::{PostgresOptions, Server};
+
+/// How much of standard input is looked at to tell what it is, in bytes (64 KiB).
+const BEGINNING_BYTES: usize = 64 << 10;
+
+/// How much of a file is looked at to say what it is, in bytes (64 KiB).
+const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Rows of a chain with what belongs to them.
 pub struct ChainRows {
@@ -65,15 +73,85 @@ pub fn open(
     input: &Input,
     format: &dyn ChainFormat,
     table: Option<&str>,
+    postgres: &PostgresOptions,
     ctx: &Context,
 ) -> Result<ChainRows> {
     match input {
-        Input::Stdin => Ok(ChainRows::of(NdjsonSource::once("-", Stdin { ctx: ctx.clone() })?)),
+        Input::Stdin => open_stdin(format, ctx),
         Input::Json(path) => Ok(ChainRows::of(JsonSource::open(path)?)),
         Input::Ndjson(path) => open_export(path, RowShape::Ndjson, format),
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
         Input::Sqlite(path) => open_table(path, format, table, ctx),
+        Input::Postgres(server) => open_server(server, postgres, format, table, ctx),
+    }
+}
+
+/// Opens a table of a server, in one snapshot that lasts as long as the value.
+fn open_server(
+    server: &Server,
+    options: &PostgresOptions,
+    format: &dyn ChainFormat,
+    table: Option<&str>,
+    ctx: &Context,
+) -> Result<ChainRows> {
+    #[cfg(feature = "postgres")]
+    {
+        let rows = crate::postgres::open_chain(server, options, format, table, ctx)?;
+        let companions = rows.companions().clone();
+        Ok(ChainRows { companions, ..ChainRows::of(rows) })
+    }
+    #[cfg(not(feature = "postgres"))]
+    {
+        let _ = (server, options, format, table, ctx);
+        Err(crate::postgres::absent())
+    }
+}
+
+/// Opens what standard input brings: NDJSON, a JSON document or CSV, told by how it begins.
+fn open_stdin(format: &dyn ChainFormat, ctx: &Context) -> Result<ChainRows> {
+    let failed = |source| Error::io("read", "-", source);
+    let mut input = Stdin { ctx: ctx.clone() };
+    let mut beginning = Vec::new();
+    // A pipe gives what there is: it is read until a line of text tells, or all is there.
+    while beginning.len() < BEGINNING_BYTES && sniff::kind_of(&beginning).is_none() {
+        let from = beginning.len();
+        beginning.resize(BEGINNING_BYTES, 0);
+        let read = input.read(beginning.get_mut(from..).unwrap_or_default()).map_err(failed)?;
+        beginning.truncate(from + read);
+        if read == 0 {
+            break;
+        }
+    }
+    let kind = sniff::kind_of(&beginning);
+    let input = Cursor::new(beginning).chain(input);
+    Ok(match kind {
+        Some(TextKind::Json) => ChainRows::of(JsonSource::once("-", input)?),
+        Some(TextKind::Csv) => ChainRows::of(CsvSource::once("-", csv_options(format), input)?),
+        Some(TextKind::Ndjson) | None => ChainRows::of(NdjsonSource::once("-", input)?),
+    })
+}
+
+/// Returns how CSV of a format is read.
+fn csv_options(format: &dyn ChainFormat) -> CsvOptions {
+    let integers = format.integers().iter().map(|name| (*name).to_owned()).collect();
+    CsvOptions { integers, ..CsvOptions::default() }
+}
+
+/// Says what a file is that is no database, where its beginning tells.
+pub(crate) fn explain(error: Error, path: &Path) -> Error {
+    // What is encrypted, or looks so, is not known to be none.
+    if !matches!(error.kind(), ErrorKind::Malformed | ErrorKind::KeyRejected) {
+        return error;
+    }
+    // No database: so no lock of SQLite's is lost when the file is closed.
+    let mut beginning = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(BLOCK_BYTES).read_to_end(&mut beginning));
+    match read.ok().and_then(|_| sniff::other_than("a SQLite database", &beginning)) {
+        Some(what) if !beginning.starts_with(b"SQLite format 3\0") => {
+            Error::new(ErrorKind::Malformed, format!("{}: {what}", path.display()))
+        }
+        _ => error,
     }
 }
 
@@ -119,10 +197,7 @@ pub(crate) fn open_rows(
     }
     let options = match sidecar {
         Some(sidecar) => CsvOptions { literals: sidecar.literals.clone(), ..CsvOptions::default() },
-        None => CsvOptions {
-            integers: format.integers().iter().map(|name| (*name).to_owned()).collect(),
-            ..CsvOptions::default()
-        },
+        None => csv_options(format),
     };
     Ok(Box::new(CsvSource::open(path, options)?))
 }

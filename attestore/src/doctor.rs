@@ -37,6 +37,8 @@ pub struct Doctor {
 /// A tool: name, the argument that prints its version, Debian's package, what it is for.
 const TOOLS: &[(&str, &str, &str, &str)] = &[
     ("sqlite3", "--version", "sqlite3", "opening a restored SQLite database by hand"),
+    ("pg_dump", "--version", "postgresql-client", "backing up PostgreSQL databases"),
+    ("pg_restore", "--version", "postgresql-client", "restoring PostgreSQL databases"),
     ("zstd", "--version", "zstd", "decompressing objects by hand"),
     ("age", "--version", "age", "decrypting objects by hand"),
     ("minisign", "-v", "minisign", "checking a manifest's signature by hand"),

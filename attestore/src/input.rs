@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use backup_core::error::{Error, ErrorKind, Result};
 
+use crate::postgres::Server;
+
 /// What an INPUT of the command line (or of a binding) names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A SQLite database file.
     Sqlite(PathBuf),
+    /// A database on a PostgreSQL server.
+    Postgres(Server),
     /// NDJSON: one object a line.
     Ndjson(PathBuf),
     /// A JSON document: an array of objects.
@@ -29,6 +33,9 @@ impl Input {
     pub fn parse(text: &str) -> Result<Self> {
         if text == "-" {
             return Ok(Self::Stdin);
+        }
+        if let Some(server) = Server::parse(text) {
+            return Ok(Self::Postgres(server));
         }
         if let Some(path) = sqlite_path(text)? {
             return Ok(Self::Sqlite(path));
@@ -94,8 +101,8 @@ fn sqlite_path(text: &str) -> Result<Option<PathBuf>> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     match scheme {
         Some("postgres" | "postgresql") => {
-            Err(Error::new(ErrorKind::Unsupported, "postgres: this build has no PostgreSQL backend")
-                .with_hint("back up the SQLite file, or dump the chain table as NDJSON and verify that"))
+            Err(Error::new(ErrorKind::Unsupported, "postgres: a file or folder is wanted here, not a server")
+                .with_hint("name a path, or sqlite:PATH"))
         }
         Some(other) if !Path::new(text).exists() => Err(Error::new(
             ErrorKind::Unsupported,

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod page;
 pub mod plan;
 pub mod planned;
+pub mod postgres;
 pub mod repository;
 pub mod restore;
 pub mod runbook;

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use csv_core::{ReadFieldResult, ReaderBuilder};
 
 use crate::error::{Error, Result};
+use crate::sniff::{self, TextKind};
 use crate::source::{ChunkReader, RowSource};
 use crate::value::{Columns, Row, Value};
 
@@ -228,6 +229,9 @@ impl<'a> Stream<'a> {
         }
         if options.columns.is_some() {
             return Ok(None);
+        }
+        if let Some(what) = sniff::other_than(TextKind::Csv.name(), &self.rest) {
+            return Err(malformed(name, 1, what));
         }
         loop {
             // The first record may be followed by others in the block: look for its own end.

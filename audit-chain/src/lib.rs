@@ -22,6 +22,7 @@ pub mod proof;
 pub mod report;
 pub mod retention;
 pub mod signature;
+pub mod sniff;
 pub mod source;
 pub mod timestamp;
 pub mod tlog;

@@ -57,6 +57,8 @@ pub struct ClusterOptions {
     pub locale: Option<String>,
     /// The encoding; `None` means UTF-8.
     pub encoding: Option<String>,
+    /// A running server of which this one is made a standby (`pg_basebackup -R`); the cluster is then its copy.
+    pub standby_of: Option<Address>,
 }
 
 /// A throwaway server that runs.
@@ -96,6 +98,29 @@ impl ScratchCluster {
         made
     }
 
+    /// Makes an empty cluster.
+    fn init(
+        options: &ClusterOptions,
+        initdb: &Tool,
+        data: &Path,
+        folder: &Path,
+        user: Option<&User>,
+        ctx: &Context,
+    ) -> Result<()> {
+        let mut command = initdb.alone();
+        command
+            .args(["--no-sync", "--no-instructions", "--auth=trust", "--username", SUPERUSER])
+            .arg(format!("--encoding={}", options.encoding.as_deref().unwrap_or("UTF8")))
+            .arg(format!("--locale={}", options.locale.as_deref().unwrap_or("C")))
+            .arg("-D")
+            .arg(data)
+            .current_dir(folder)
+            .stdout(Stdio::null());
+        become_user(&mut command, user);
+        Running::start("initdb", command, ctx)?.finish()?;
+        Ok(())
+    }
+
     fn fill_and_run(
         options: &ClusterOptions,
         initdb: &Tool,
@@ -105,17 +130,10 @@ impl ScratchCluster {
         ctx: &Context,
     ) -> Result<Self> {
         let data = folder.join("data");
-        let mut command = initdb.alone();
-        command
-            .args(["--no-sync", "--no-instructions", "--auth=trust", "--username", SUPERUSER])
-            .arg(format!("--encoding={}", options.encoding.as_deref().unwrap_or("UTF8")))
-            .arg(format!("--locale={}", options.locale.as_deref().unwrap_or("C")))
-            .arg("-D")
-            .arg(&data)
-            .current_dir(folder)
-            .stdout(Stdio::null());
-        become_user(&mut command, user);
-        Running::start("initdb", command, ctx)?.finish()?;
+        match &options.standby_of {
+            Some(primary) => copy_of(primary, bin, &data, user, ctx)?,
+            None => Self::init(options, initdb, &data, folder, user, ctx)?,
+        }
         let mut command = Command::new("/bin/sh");
         command.args(["-c", GUARD, "attestore-guard"]).arg(folder).arg(bin.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(folder);
@@ -156,7 +174,9 @@ impl ScratchCluster {
             let answer = Connection::open(&address, &SessionOptions::default(), ctx);
             let Err(error) = answer else { return Ok(()) };
             let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            if begun.elapsed() > START_TIMEOUT || log.contains("FATAL:") && !log.contains("starting up") {
+            // A server that is starting turns clients away with a FATAL of its own.
+            let fatal = |line: &str| line.contains("FATAL:") && !line.contains("the database system is");
+            if begun.elapsed() > START_TIMEOUT || log.lines().any(fatal) {
                 let from = log.floor_char_boundary(log.len().saturating_sub(2_000));
                 let end = log.get(from..).unwrap_or("").trim().to_owned();
                 return Err(Error::Core(
@@ -213,6 +233,34 @@ impl Drop for ScratchCluster {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
     }
+}
+
+/// Copies a running server's cluster, so that it starts as its standby.
+fn copy_of(primary: &Address, bin: &Path, data: &Path, user: Option<&User>, ctx: &Context) -> Result<()> {
+    let connection = Connection::open(primary, &SessionOptions::default(), ctx)?;
+    let mut command = Command::new(bin.join("pg_basebackup"));
+    for (name, value) in connection.tool_environment() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+        .args([
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--no-password",
+            "-D",
+        ])
+        .arg(data)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    become_user(&mut command, user);
+    Running::start("pg_basebackup", command, ctx)?.finish()?;
+    Ok(())
 }
 
 /// Returns the user as whom a server is run: `None` for this process's own, which must not be root.

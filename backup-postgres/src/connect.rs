@@ -647,7 +647,7 @@ impl Connection {
             ("PGDATABASE", self.address.database.clone().into()),
             ("PGAPPNAME", self.address.application_name.clone().into()),
             // Without a password at hand none is looked for elsewhere.
-            ("PGPASSFILE", "/dev/null".into()),
+            ("PGPASSFILE", "/nonexistent/attestore".into()),
             ("PGGSSENCMODE", "disable".into()),
         ];
         match &self.place.host {

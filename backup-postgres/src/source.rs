@@ -9,13 +9,16 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use audit_chain::canonical::RowForm;
+use audit_chain::format::{ChainFormat, Companions, Tables};
 use audit_chain::formats::agledger::registry_csv;
 use audit_chain::report::ChainReport;
-use audit_chain::source::RowSource as _;
+use audit_chain::source::{ChunkReader, RowSource};
+use audit_chain::value::Columns;
 use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Cancel, Context, Progress};
 use backup_core::error::Error as CoreError;
@@ -31,7 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::facts::{self, Asked, Found, KIND, detail};
 use crate::parallel::ParallelOptions;
 use crate::session::{Joiner, SnapshotSession};
-use crate::table::{Beside, ChainTable, options_for};
+use crate::table::{Beside, ChainTable, Lent, options_for};
 use crate::tools::{ToolEnvironment, ToolOptions};
 
 /// The name of a backup's only database: `database/db.dump`.
@@ -156,6 +159,30 @@ impl PostgresSource {
             .iter()
             .map(|chain| OpenChain::open(session.connection(), &joiner, catalog, chain, ctx))
             .collect()
+    }
+
+    /// Opens a format's table, and the tables that belong to it, in one snapshot that lasts as long as the value.
+    ///
+    /// # Errors
+    /// As [`ChainVerify::verify_chain`].
+    pub fn open_table(
+        &self,
+        format: &dyn ChainFormat,
+        table: Option<&str>,
+        ctx: &Context,
+    ) -> Result<OpenedTable> {
+        let (mut session, catalog) = self.open(ctx)?;
+        let joiner = session.joiner().clone();
+        let name = table.unwrap_or_else(|| format.table());
+        let mut options = options_for(format);
+        if format.name() == "agledger" {
+            // A dump's rows come in the order of its producer.
+            options.order = vec!["record_id".into(), "chain_position".into()];
+        }
+        let table = ChainTable::open(session.connection(), &joiner, &catalog, name, &options, ctx)
+            .map_err(|error| looks_like(error, &catalog, name, joiner.database()))?;
+        let beside = Beside::open(session.connection(), &joiner, &catalog, name, format, ctx)?;
+        Ok(OpenedTable { table, beside, name: format.table().to_owned(), _session: Mutex::new(session) })
     }
 
     fn take(&self, chains: &[ChainRequest], sinks: &dyn Sinks, ctx: &Context) -> Result<SnapshotOutcome> {
@@ -329,6 +356,50 @@ fn first_failure(
             Err(error) if own(error) => Err(Error::new(error.kind(), error.to_string())),
             _ => dumped.and(found),
         },
+    }
+}
+
+/// A format's table and those that belong to it, all as of one instant.
+#[derive(Debug)]
+pub struct OpenedTable {
+    table: ChainTable,
+    beside: Beside,
+    name: String,
+    /// Holds the snapshot open.
+    _session: Mutex<SnapshotSession>,
+}
+
+impl OpenedTable {
+    /// Returns the small tables that the format reads besides its rows.
+    #[must_use]
+    pub const fn companions(&self) -> &Companions {
+        &self.beside.companions
+    }
+
+    /// Lends all tables by the names that the format gives them.
+    #[must_use]
+    pub fn tables(&self) -> Tables<'_> {
+        let mut tables = self.beside.lent();
+        tables.insert(self.name.clone(), Box::new(Lent(&self.table)));
+        tables
+    }
+}
+
+impl RowSource for OpenedTable {
+    fn name(&self) -> String {
+        self.table.name()
+    }
+
+    fn columns(&self) -> &Columns {
+        self.table.columns()
+    }
+
+    fn reader(&self) -> audit_chain::error::Result<Box<dyn ChunkReader + '_>> {
+        self.table.reader()
+    }
+
+    fn rewind(&self) -> audit_chain::error::Result<bool> {
+        self.table.rewind()
     }
 }
 

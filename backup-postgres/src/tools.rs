@@ -315,7 +315,9 @@ fn failure(name: &str, status: ExitStatus, said: String) -> Error {
 /// Says what kind of failure a program's messages stand for.
 fn judge(said: &str) -> (ErrorKind, Option<&'static str>) {
     let has = |words: &str| said.contains(words);
-    if has("lock timeout") || has("could not obtain lock") {
+    // pg_dump waits for its locks under a statement timeout.
+    if has("lock timeout") || has("could not obtain lock") || (has("statement timeout") && has("LOCK TABLE"))
+    {
         (
             ErrorKind::Locked,
             Some(

@@ -17,7 +17,7 @@ use backup_core::context::Context;
 use backup_sqlite::table::{ChainTable, TableOptions};
 use benches::{Result, Table, folder, measure, median, runs, verdict};
 
-const RECEIPTS: u64 = 1_000_000;
+const RECEIPTS: u64 = 500_000;
 
 fn main() -> Result<()> {
     let folder = folder()?;

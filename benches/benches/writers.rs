@@ -1,4 +1,5 @@
-//! What a writer feels: the time of one commit with and without a backup running beside it.
+//! What a writer feels: the time of one commit with and without a backup running beside it, on the small and the large
+//! database; the middle one of several runs.
 //!
 //! `cargo bench -p benches --bench writers`
 #![allow(clippy::print_stdout, missing_docs)]
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use benches::{Data, Result, Table, attestore, data, folder, measure};
+use benches::{Data, Result, Table, attestore, data, folder, measure, median, runs};
 use rusqlite::{Connection, params};
 
 fn main() -> Result<()> {
@@ -18,10 +19,15 @@ fn main() -> Result<()> {
     let mut table = Table::default();
     for db in data(folder.path())? {
         for method in ["vacuum-into", "online"] {
-            let alone = commits(&db, None)?;
-            let beside = commits(&db, Some((&program, &repository, method)))?;
+            let (mut alone, mut beside) = (Vec::new(), Vec::new());
+            for _ in 0..runs() {
+                alone.push(commits(&db, None)?);
+                beside.push(commits(&db, Some((&program, &repository, method)))?);
+            }
             for (name, part) in [("p50", 0.50), ("p99", 0.99), ("max", 1.0)] {
-                let (alone, beside) = (at(&alone, part), at(&beside, part));
+                let middle =
+                    |all: &[Vec<Duration>]| median(all.iter().map(|times| at(times, part)).collect());
+                let (alone, beside) = (middle(&alone), middle(&beside));
                 table.row(
                     &format!("{} {method}: commit, {name}", db.name),
                     &millis(beside),

@@ -1,7 +1,7 @@
 //! What the benchmarks share: data, measured runs of processes, and the table of ratios.
 //!
 //! Every figure is a ratio against a peer measured in the same run: ours and the peer's runs alternate, and the
-//! medians are compared. `ATTESTORE_BENCH_RUNS` sets how often (default 5), `ATTESTORE_BENCH_SIZES` which databases
+//! medians are compared. `ATTESTORE_BENCH_RUNS` sets how often (default 3), `ATTESTORE_BENCH_SIZES` which databases
 //! (`demo,large` by default; `large` is about 1 GB), `ATTESTORE_BENCH_DIR` where the data goes (default: a temporary folder).
 
 pub mod repository;
@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aegisagent_example::generate::{self, Options};
+
+pub mod histories;
 
 /// The result of the benchmarks' calls.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -70,7 +72,7 @@ pub fn shell(script: &str, arguments: &[&Path]) -> Command {
 /// How often each side is measured.
 #[must_use]
 pub fn runs() -> usize {
-    std::env::var("ATTESTORE_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("ATTESTORE_BENCH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
 /// Returns the middle one.
@@ -80,13 +82,13 @@ pub fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Builds the command line in the release profile and returns its path; `ATTESTORE_BIN` names one that is built.
+/// Builds the command line in the release profile and returns its path; `ATTESTORE_BENCH_PROGRAM` names one that is built already.
 ///
 /// # Errors
 /// When it does not build.
 pub fn attestore() -> Result<PathBuf> {
-    if let Some(built) = std::env::var_os("ATTESTORE_BIN") {
-        return Ok(PathBuf::from(built));
+    if let Some(program) = std::env::var_os("ATTESTORE_BENCH_PROGRAM") {
+        return Ok(PathBuf::from(program));
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo).args(["build", "--release", "--quiet", "-p", "attestore"]).status()?;

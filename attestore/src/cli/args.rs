@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::postgres::PostgresArguments;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Backups that carry their own evidence.
@@ -152,7 +153,7 @@ pub(crate) struct Init {
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// What to back up: a SQLite file or sqlite:PATH, with NAME= before it where two files have the same name
+    /// What to back up: a SQLite file, sqlite:PATH or postgres://…, with NAME= before it where two have the same name
     #[arg(value_name = "SOURCE", required_unless_present = "plan")]
     pub(crate) sources: Vec<String>,
     /// The repository
@@ -200,6 +201,8 @@ pub(crate) struct Backup {
     /// Wait this many seconds for another backup to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) wait: u64,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
 }
 
 /// How a SQLite file is copied.
@@ -446,7 +449,7 @@ pub(crate) struct Checkpoint {
 /// What every verb on chains takes.
 #[derive(Debug, Args)]
 pub(crate) struct ChainInput {
-    /// A SQLite file, sqlite:PATH, a .ndjson, .jsonl, .json or .csv file, a dump directory, or - for NDJSON on standard input
+    /// A SQLite file, sqlite:PATH, postgres://…, a .ndjson, .jsonl, .json or .csv file, a dump directory, or - for NDJSON on standard input
     #[arg(value_name = "INPUT")]
     pub(crate) input: String,
     /// The chain's format, or a profile FILE.toml
@@ -467,6 +470,8 @@ pub(crate) struct ChainInput {
     /// Threads that read and hash (default: one per core)
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
 }
 
 /// Arguments of `chain verify`.

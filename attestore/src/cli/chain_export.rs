@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: ChainExport, out: Output, ctx: &Context) -> Result<
         chains: arguments.chains,
         watermark: arguments.watermark,
         threads: input.jobs.map_or(0, |jobs| jobs as usize),
+        postgres: input.postgres.options(),
     };
     // An unknown format is said before the input is looked at.
     chain::format(&options.format)?;

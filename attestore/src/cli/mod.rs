@@ -11,6 +11,7 @@ mod chain_export;
 mod guard;
 mod output;
 mod plan;
+mod postgres;
 mod progress;
 mod run;
 mod text;

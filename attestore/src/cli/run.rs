@@ -129,6 +129,7 @@ fn make_backup(arguments: args::Backup, out: Output, ctx: &Context) -> Result<Ou
         chain_copy: arguments.chain_copy,
         refuse_findings: arguments.refuse_findings,
         wait: Duration::from_secs(arguments.wait),
+        postgres: arguments.postgres.options(),
         ..BackupOptions::default()
     };
     let made = backup::backup(&repository, &options, ctx)?;
@@ -246,6 +247,7 @@ fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), 
         keys: keys::key_ring(&arguments.secrets, &arguments.public_keys, &arguments.trust_anchors)?,
         checkpoint: None,
         threads: arguments.jobs.map_or(0, |jobs| jobs as usize),
+        postgres: arguments.postgres.options(),
     };
     // An unknown format is said before the input is looked at.
     chain::format(&options.format)?;

@@ -65,8 +65,7 @@ fn a_repository_is_made_where_nothing_is() {
 #[test]
 fn what_looks_like_a_url_is_no_folder_and_its_password_is_not_repeated() {
     let world = World::new();
-    for url in ["postgres://user:hunter2@host/db", "sftp://user:hunter2@host/x", "s3://key:hunter2@bucket/x"]
-    {
+    for url in ["mysql://user:hunter2@host/db", "sftp://user:hunter2@host/x", "s3://key:hunter2@bucket/x"] {
         for arguments in
             [&["init", url][..], &["list", url], &["backup", "x.db", "--to", url], &["verify", url]]
         {

@@ -48,7 +48,7 @@ fn provocation(kind: Kind, world: &World) -> Provoked {
         Kind::InUse => By(&["restore", "repo", "one", "--to", "open.db"]),
         Kind::Newer => By(&["list", "newer"]),
         Kind::Incompatible => By(&["restore", "repo", "dirty", "--to", "new.db"]),
-        Kind::Unsupported => By(&["backup", "postgres://h/d", "--to", "repo"]),
+        Kind::Unsupported => By(&["backup", "mysql://h/d", "--to", "repo"]),
         Kind::Unavailable => {
             let limited = world.limited("ulimit -n 4");
             With(Box::new(move || limited(&["verify", "repo"])))

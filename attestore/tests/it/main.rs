@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod backup;
+mod bad_input;
+mod diagnosis;
 mod drill;
 mod faults;
 mod keygen;
 mod kinds;
 mod list;
 mod plan;
+mod postgres;
 mod profiles;
 mod requirements;
 mod restore;

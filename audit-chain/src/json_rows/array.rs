@@ -10,6 +10,8 @@ use std::io::{Error as IoError, ErrorKind, Read};
 
 use serde_json::value::RawValue;
 
+use crate::sniff::{self, TextKind};
+
 /// How much may stand before and after the array, in bytes (16 MiB).
 const MAX_AROUND: usize = 16 << 20;
 
@@ -112,6 +114,11 @@ impl<R: Read> ArrayLines<R> {
         };
         self.buffer.truncate(*read.as_ref().unwrap_or(&0));
         self.ended = read? == 0;
+        if self.offset == 0
+            && let Some(what) = sniff::other_than(TextKind::Json.name(), &self.buffer)
+        {
+            return Err(self.shape(what));
+        }
         Ok(!self.ended)
     }
 

@@ -85,7 +85,7 @@ impl LineReader {
     ) -> Result<(), NoRow> {
         self.decoded.clear();
         members.clear();
-        let taker = Members { columns, decoded: &mut self.decoded, members };
+        let taker = Members { text, columns, decoded: &mut self.decoded, members };
         parse(text, taker).map_err(NoRow::Line)?;
         values.clear();
         values.resize(columns.names().len(), Value::Absent);
@@ -130,7 +130,8 @@ fn hand_over<'v, 't: 'v>(
 /// Returns the names of an object's members in order, each once.
 pub(super) fn names(line: &[u8]) -> Result<Vec<String>, String> {
     let (columns, mut decoded, mut members) = (Columns::default(), String::new(), Vec::new());
-    parse(utf8(line)?, Members { columns: &columns, decoded: &mut decoded, members: &mut members })?;
+    let text = utf8(line)?;
+    parse(text, Members { text, columns: &columns, decoded: &mut decoded, members: &mut members })?;
     let mut names: Vec<String> = Vec::with_capacity(members.len());
     for member in members {
         if let Err(name) = member.at
@@ -163,8 +164,33 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
     format!("column {}: {what}", error.column())
 }
 
+/// Where the backslashes of a line are, so that they are looked for once and not in every value anew.
+struct Escapes<'t> {
+    line: &'t str,
+    /// The first one at or behind the value that was asked for last; the line's length where there is none.
+    next: usize,
+}
+
+impl<'t> Escapes<'t> {
+    fn new(line: &'t str) -> Self {
+        Self { line, next: memchr::memchr(b'\\', line.as_bytes()).unwrap_or(line.len()) }
+    }
+
+    /// Returns the place of the first backslash in a part of the line. Parts are asked for in their order.
+    #[inline]
+    fn first_in(&mut self, part: &str) -> Option<usize> {
+        let start = part.as_ptr().addr().wrapping_sub(self.line.as_ptr().addr());
+        if self.next < start {
+            let rest = self.line.as_bytes().get(start..).unwrap_or_default();
+            self.next = memchr::memchr(b'\\', rest).map_or(self.line.len(), |at| start + at);
+        }
+        (self.next < start.saturating_add(part.len())).then(|| self.next - start)
+    }
+}
+
 /// Takes an object's members.
 struct Members<'r, 't> {
+    text: &'t str,
     columns: &'r Columns,
     decoded: &'r mut String,
     members: &'r mut Vec<Member<'t>>,
@@ -179,12 +205,13 @@ impl<'t> Visitor<'t> for Members<'_, 't> {
 
     fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<(), A::Error> {
         let mut guess = 0;
+        let mut escapes = Escapes::new(self.text);
         while let Some(at) = map.next_key_seed(Key { columns: self.columns, guess })? {
             if let Ok(at) = at {
                 guess = at + 1;
             }
             let raw: &'t RawValue = map.next_value()?;
-            let value = read(raw.get(), self.decoded).map_err(A::Error::custom)?;
+            let value = read(raw.get(), &mut escapes, self.decoded).map_err(A::Error::custom)?;
             self.members.push(Member { at, value });
         }
         Ok(())
@@ -231,11 +258,16 @@ impl<'t> Visitor<'t> for Key<'_> {
 
 /// Reads a value; text with escapes is appended to `decoded`.
 #[inline]
-fn read<'t>(raw: &'t str, decoded: &mut String) -> Result<Found<'t>, String> {
-    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+fn read<'t>(raw: &'t str, escapes: &mut Escapes<'_>, decoded: &mut String) -> Result<Found<'t>, String> {
+    // One byte is compared faster than a pattern.
+    let inner = match raw.as_bytes() {
+        [b'"', inside @ .., b'"'] => raw.get(1..=inside.len()),
+        _ => None,
+    };
+    let Some(inner) = inner else {
         return Ok(Found::Whole(plain_value(raw)));
     };
-    let Some(first) = memchr::memchr(b'\\', inner.as_bytes()) else {
+    let Some(first) = escapes.first_in(inner) else {
         return Ok(Found::Whole(Value::Text(inner)));
     };
     let start = decoded.len();
@@ -295,11 +327,12 @@ fn code_unit(text: &str, at: usize) -> Option<u32> {
 
 /// Reads a value that is no string.
 fn plain_value(text: &str) -> Value<'_> {
-    match text {
-        "null" => Value::Null,
-        "true" => Value::Bool(true),
-        "false" => Value::Bool(false),
-        _ if text.starts_with(['{', '[']) => Value::Json(text),
+    // It was scanned as a JSON value: its first byte says which.
+    match text.as_bytes().first() {
+        Some(b'n') => Value::Null,
+        Some(b't') => Value::Bool(true),
+        Some(b'f') => Value::Bool(false),
+        Some(b'{' | b'[') => Value::Json(text),
         // `-0` keeps its spelling: as an integer it would lose its sign.
         _ if text != "-0" => text.parse().map_or(Value::Number(text), Value::Int),
         _ => Value::Number(text),
@@ -312,7 +345,7 @@ mod tests {
 
     fn decoded(raw: &str) -> Result<String, String> {
         let mut decoded = String::new();
-        Ok(match read(raw, &mut decoded)? {
+        Ok(match read(raw, &mut Escapes::new(raw), &mut decoded)? {
             Found::Whole(value) => value.as_text().unwrap().to_owned(),
             Found::Decoded(range) => decoded[range].to_owned(),
         })

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::sniff::{self, TextKind};
 use crate::source::{ChunkReader, RowSource};
 use crate::value::{Columns, Row};
 
@@ -132,11 +133,19 @@ impl<'a> Stream<'a> {
     /// Reads the names of the first object's members, without using it up.
     fn header(&mut self, naming: Naming<'_>) -> Result<Columns> {
         let mut searched = 0;
+        let mut looked = false;
         loop {
             let mut rest = std::mem::take(&mut self.rest);
             let filled = self.fill(naming, &mut rest);
             self.rest = rest;
             filled?;
+            // The records of a document are lines already, and were looked at there.
+            if !std::mem::replace(&mut looked, true)
+                && naming.unit == "line"
+                && let Some(what) = sniff::other_than(TextKind::Ndjson.name(), &self.rest)
+            {
+                return Err(naming.malformed(1, what));
+            }
             // Blank lines before it are used up.
             let mut start = 0;
             while let Some(end) = memchr::memchr(b'\n', &self.rest[searched..]).map(|at| searched + at) {
@@ -196,7 +205,12 @@ impl<'a> Stream<'a> {
                 }
                 searched = block.len();
             }
-            self.fill(naming, block)?;
+            if let Err(error) = self.fill(naming, block) {
+                // What was read is lost with this block: another reader must not go on in the middle of a line.
+                self.input = Box::new(std::io::empty());
+                self.ended = true;
+                return Err(error);
+            }
         };
         if cut == 0 {
             return Ok(None);
@@ -279,6 +293,19 @@ impl JsonSource {
     pub fn open(path: &Path) -> Result<Self> {
         let owned = path.to_owned();
         Self::new(path.display().to_string(), move || Ok(Box::new(open(&owned)?)))
+    }
+
+    /// Reads a stream once (standard input, a pipe).
+    ///
+    /// # Errors
+    /// As [`JsonSource::parse`].
+    pub fn once(name: impl Into<String>, input: impl Read + Send + 'static) -> Result<Self> {
+        let input = Mutex::new(Some(ArrayLines::new(input)));
+        let open = move || {
+            let lines = input.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Ok(lines.map(|lines| Box::new(lines) as Box<dyn Read + Send>))
+        };
+        NdjsonSource::of_units(name.into(), "record", Box::new(open)).map(Self)
     }
 
     fn new(
@@ -408,12 +435,14 @@ mod tests {
         for head in [&b""[..], b"{\"a\":1}\n{\"a\":\""] {
             let taken = Arc::default();
             let input = head.chain(Endless(8 << 30, b'x', Arc::clone(&taken)));
-            let error = match NdjsonSource::once("t", input) {
-                Err(error) => error,
+            let (error, source) = match NdjsonSource::once("t", input) {
+                Err(error) => (error, None),
                 Ok(source) => {
                     let mut reader = source.reader().unwrap();
                     reader.read_chunk(&mut |_| Ok(())).unwrap();
-                    reader.read_chunk(&mut |_| Ok(())).unwrap_err()
+                    let error = reader.read_chunk(&mut |_| Ok(())).unwrap_err();
+                    drop(reader);
+                    (error, Some(source))
                 }
             };
             let line = if head.is_empty() { 1 } else { 2 };
@@ -422,6 +451,11 @@ mod tests {
                 format!("t: line {line}: over {MAX_LINE_BYTES} bytes without a line end")
             );
             let taken = taken.load(std::sync::atomic::Ordering::Relaxed);
+            // Another reader does not take the rest of the line for the next one.
+            if let Some(source) = source {
+                let mut other = source.reader().unwrap();
+                assert_eq!(other.read_chunk(&mut |_| Ok(())).unwrap(), None);
+            }
             assert!(taken <= (MAX_LINE_BYTES + 4 * BLOCK_BYTES) as u64, "{taken}");
         }
         // Blank lines are no line, however many.

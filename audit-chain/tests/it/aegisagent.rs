@@ -59,7 +59,7 @@ fn key(seed: u8) -> SigningKey {
 }
 
 /// Makes `count` receipts of tenant `a`, each third also one of tenant `b`; those of `a` signed.
-fn history(count: usize) -> Vec<Row> {
+pub(crate) fn history(count: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for at in 0..count {
         for tenant in if at % 3 == 0 { vec!["a", "b"] } else { vec!["a"] } {

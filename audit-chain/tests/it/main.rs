@@ -8,6 +8,7 @@ mod agledger;
 mod caracal;
 mod caracal_writer;
 mod documents;
+mod every_format;
 mod iter_rows;
 mod merkle;
 mod native;

@@ -95,3 +95,25 @@ pub(crate) fn ask(database: &str, sql: &str) -> String {
     });
     value.unwrap_or_default()
 }
+
+/// Says that a test is left out; under CI that is a failure.
+pub(crate) fn left_out(test: &str, why: &str) {
+    println!("left out: {test} ({why})");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} is left out: {why}");
+}
+
+/// Runs `psql` on a database of the shared server.
+pub(crate) fn psql(database: &str, arguments: &[&str], input: &str) {
+    use std::io::Write as _;
+    let mut child = std::process::Command::new(cluster().bin().join("psql"))
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &cluster().url(database)])
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -352,7 +352,8 @@ fn items(text: &str) -> Option<Vec<&str>> {
 
 /// Decodes a JSON string.
 fn text_of(json: &str) -> Option<Cow<'_, str>> {
-    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    let [b'"', inside @ .., b'"'] = json.as_bytes() else { return None };
+    let inner = json.get(1..=inside.len())?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
     }
