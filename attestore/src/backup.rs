@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::input::{self, Source};
 use crate::postgres::{PostgresOptions, ServerSource};
-use crate::{chain, keys, postgres};
+use crate::{chain, keys, lineage, postgres};
 
 /// What to back up and how.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ pub struct BackupOptions {
     pub sign_with: Option<PathBuf>,
     /// Afterwards keep only the newest so many.
     pub keep_last: Option<u32>,
-    /// Threads that compress; `None` lets the machine decide.
+    /// Threads that compress; `None` lets the machine decide. From 2 on also how many connections read a PostgreSQL server.
     pub jobs: Option<u32>,
     /// How a SQLite file is copied.
     pub method: Method,
@@ -213,11 +213,16 @@ pub fn backup(repository: &str, options: &BackupOptions, ctx: &Context) -> Resul
             ..SourceOptions::default()
         };
         let source = SqliteSource::with_options(path, source_options);
-        let held = match source_chains.get(at) {
+        let mut held = match source_chains.get(at) {
             Some(own) => own.clone(),
             None if alone => chains.clone(),
             None => chains_in(&source, &chains, ctx)?,
         };
+        for chain in &mut held {
+            // A chain that a restore on record set back continues the backup before (B3, B11).
+            lineage::add_beside(&mut chain.keys, &source.path)?;
+            key.iter().for_each(|key| chain.keys.add_restore_key(*key.public_key().verifying_key()));
+        }
         snapshots.push((Box::new(source), held));
     }
     if let Some(lost) = chains.iter().find(|chain| !snapshots.iter().any(|(_, held)| holds(held, chain))) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use audit_chain::checkpoint::ChainCheckpoint;
+use audit_chain::earlier::RowDifferences;
 use audit_chain::format::ChainFormat;
 use audit_chain::formats;
 use audit_chain::formats::agledger::AgledgerDump;
@@ -17,12 +18,13 @@ use audit_chain::verify::{VerifyOptions, verify};
 use backup_core::context::{Context, Progress};
 use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::signing::{PublicKey, SigningKey};
-use backup_core::traits::{ChainRequest, ChainVerify as _};
-use backup_sqlite::SqliteSource;
+#[cfg(feature = "postgres")]
+use backup_core::traits::ChainRequest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::chain_input::{self, ChainRows};
+use crate::companions::{self, CompanionFile};
 use crate::input::Input;
 use crate::postgres::PostgresOptions;
 
@@ -45,6 +47,12 @@ pub struct ChainOptions {
     pub checkpoint: Option<ChainCheckpoint>,
     /// How many threads read and hash; 0 means one per core.
     pub threads: usize,
+    /// How many chains the report lists where a format has very many; 0 means as many as are usual.
+    pub max_chains: usize,
+    /// Files that hold the small tables which the format reads besides the rows.
+    pub companions: Vec<CompanionFile>,
+    /// An older copy of the rows: what differs is named row by row.
+    pub earlier: Option<Input>,
     /// How a PostgreSQL server is reached.
     pub postgres: PostgresOptions,
 }
@@ -78,81 +86,108 @@ pub fn format_and_table(text: &str) -> (&str, Option<&str>) {
 /// When the input cannot be read or is not of the format. What is wrong with the chains is in the report.
 pub fn verify_chain(input: &Input, options: &ChainOptions, ctx: &Context) -> Result<ChainReport> {
     let format = format(&options.format)?;
-    let told = |done| {
-        ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" });
-    };
-    let verify_options = VerifyOptions {
-        threads: options.threads,
-        checkpoint: options.checkpoint.as_ref(),
-        cancel: Some(ctx.cancel().flag()),
-        progress: Some(&told),
-        ..VerifyOptions::default()
-    };
-    let named = |error| match error {
-        audit_chain::error::Error::Cancelled => Error::Cancelled,
-        other => Error::Chain(other),
-    };
-    let run = |source: &ChainRows| {
+    if let Some(earlier) = &options.earlier {
+        return crate::earlier::verify_with_earlier(input, earlier, options, ctx);
+    }
+    if let Input::Dump(path) = input
+        && format.name() == "agledger"
+    {
+        if !options.companions.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a dump of AGLedger holds all its tables: --state and --companion have nothing to add",
+            ));
+        }
+        let told = progress(ctx);
         let verify_options = VerifyOptions {
-            companions: Some(&source.companions),
-            starts: Some(&source.starts),
             threads: options.threads,
+            max_chains: options.max_chains,
             checkpoint: options.checkpoint.as_ref(),
             cancel: Some(ctx.cancel().flag()),
             progress: Some(&told),
             ..VerifyOptions::default()
         };
-        let mut report =
-            verify(source.rows.as_ref(), format.as_ref(), &options.keys, &verify_options).map_err(named)?;
-        if let Some((path, sidecar)) = &source.sidecar {
-            let (sha256, _) = chain_input::digest_file(path, ctx)?;
-            sidecar.compare(&mut report, Some(&sha256));
-        }
-        report.add_findings(source.findings.clone());
-        Ok(report)
-    };
-    match input {
-        Input::Stdin => {
-            let report = chain_input::open(input, format.as_ref(), None, &options.postgres, ctx)
-                .and_then(|source| run(&source));
-            // The reader can only say that it failed; why, the context knows.
-            if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
-        }
-        Input::Dump(path) if format.name() == "agledger" => {
-            AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(named)
-        }
-        Input::Postgres(server) => {
-            let request = ChainRequest {
-                format: Arc::clone(&format),
-                table: options.table.clone(),
-                keys: options.keys.clone(),
-                checkpoint: options.checkpoint.clone(),
-                copy: false,
-            };
-            #[cfg(feature = "postgres")]
-            return crate::postgres::verify_chain(server, &options.postgres, &request, ctx);
-            #[cfg(not(feature = "postgres"))]
-            {
-                let _ = (server, request);
-                Err(crate::postgres::absent())
-            }
-        }
-        Input::Sqlite(path) => {
-            let request = ChainRequest {
-                format: Arc::clone(&format),
-                table: options.table.clone(),
-                keys: options.keys.clone(),
-                checkpoint: options.checkpoint.clone(),
-                copy: false,
-            };
-            SqliteSource::new(path)
-                .verify_chain(&request, ctx)
-                .map_err(|error| chain_input::explain(error, path))
-        }
-        _ => {
-            run(&chain_input::open(input, format.as_ref(), options.table.as_deref(), &options.postgres, ctx)?)
-        }
+        return AgledgerDump::open(path)?.verify(&options.keys, &verify_options).map_err(chain_error);
     }
+    #[cfg(feature = "postgres")]
+    if let Input::Postgres(server) = input
+        && options.companions.is_empty()
+    {
+        let request = ChainRequest {
+            format: Arc::clone(&format),
+            table: options.table.clone(),
+            keys: options.keys.clone(),
+            checkpoint: options.checkpoint.clone(),
+            copy: false,
+        };
+        return crate::postgres::verify_chain(server, &options.postgres, &request, ctx);
+    }
+    let report = open_chain(input, format.as_ref(), options, ctx).and_then(|rows| {
+        verify_rows(&rows, format.as_ref(), options, options.checkpoint.as_ref(), None, ctx)
+    });
+    // The reader of standard input can only say that it failed; why, the context knows.
+    if ctx.cancel().is_cancelled() { Err(Error::Cancelled) } else { report }
+}
+
+/// Opens an input with the small tables that the options name.
+pub(crate) fn open_chain(
+    input: &Input,
+    format: &dyn ChainFormat,
+    options: &ChainOptions,
+    ctx: &Context,
+) -> Result<ChainRows> {
+    let mut rows = chain_input::open(input, format, options.table.as_deref(), &options.postgres, ctx)?;
+    companions::add(&mut rows.companions, input, format, &options.companions)?;
+    Ok(rows)
+}
+
+/// Verifies rows that are open, against a checkpoint and what became of an older copy's rows.
+pub(crate) fn verify_rows(
+    source: &ChainRows,
+    format: &dyn ChainFormat,
+    options: &ChainOptions,
+    checkpoint: Option<&ChainCheckpoint>,
+    earlier: Option<&RowDifferences>,
+    ctx: &Context,
+) -> Result<ChainReport> {
+    let told = progress(ctx);
+    let verify_options = VerifyOptions {
+        companions: Some(&source.companions),
+        starts: Some(&source.starts),
+        threads: options.threads,
+        max_chains: options.max_chains,
+        checkpoint,
+        earlier,
+        cancel: Some(ctx.cancel().flag()),
+        progress: Some(&told),
+        ..VerifyOptions::default()
+    };
+    let mut report =
+        verify(source.rows.as_ref(), format, &options.keys, &verify_options).map_err(chain_error)?;
+    if let Some((path, sidecar)) = &source.sidecar {
+        let (sha256, _) = chain_input::digest_file(path, ctx)?;
+        sidecar.compare(&mut report, Some(&sha256));
+    }
+    report.add_findings(source.findings.clone());
+    Ok(report)
+}
+
+/// Tells how many rows are done.
+fn progress(ctx: &Context) -> impl Fn(u64) + '_ {
+    |done| ctx.progress(Progress { stage: "verify chain", object: "", done, total: None, unit: "rows" })
+}
+
+/// Says that the work was cancelled as everything here says it.
+pub(crate) fn chain_error(error: audit_chain::error::Error) -> Error {
+    match error {
+        audit_chain::error::Error::Cancelled => Error::Cancelled,
+        other => Error::Chain(other),
+    }
+}
+
+/// Returns standard input, which stops when the work is cancelled.
+pub(crate) fn stdin(ctx: &Context) -> impl Read {
+    Stdin { ctx: ctx.clone() }
 }
 
 /// Standard input that stops when the work is cancelled, though nobody writes to it or closes it.
@@ -197,7 +232,9 @@ pub fn checkpoint_chain(
     key: Option<&SigningKey>,
     ctx: &Context,
 ) -> Result<CheckpointOutcome> {
-    let report = verify_chain(input, options, ctx)?;
+    // A checkpoint names every chain.
+    let options = ChainOptions { max_chains: usize::MAX, ..options.clone() };
+    let report = verify_chain(input, &options, ctx)?;
     let checkpoint = ChainCheckpoint::from_report(&report)?;
     let note = match key {
         Some(key) => checkpoint.sign(None, &key.note_signer(CHAIN_SIGNER)?)?,
@@ -209,16 +246,23 @@ pub fn checkpoint_chain(
 /// The key name on the signature line of a chain's checkpoint.
 pub const CHAIN_SIGNER: &str = "attestore.dev/chain";
 
+/// Reads the text of a file that should be a checkpoint.
+///
+/// # Errors
+/// When it cannot be read or is no text.
+pub fn read_checkpoint_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_document(path)?).map_err(|_| {
+        Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
+    })
+}
+
 /// Reads a checkpoint: a note, or the JSON that `chain checkpoint --json` prints. With `trusted` keys one of them must
 /// have signed it.
 ///
 /// # Errors
 /// When the file is no checkpoint, or nobody trusted signed it.
 pub fn read_checkpoint(path: &Path, trusted: &[PublicKey]) -> Result<ChainCheckpoint> {
-    let bytes = read_document(path)?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        Error::new(ErrorKind::Malformed, format!("{}: a checkpoint is UTF-8 text", path.display()))
-    })?;
+    let text = read_checkpoint_text(path)?;
     let name = |error: audit_chain::error::Error| {
         Error::new(error.kind(), format!("{}: {error}", path.display()))
             .with_hint("a checkpoint is what `attestore chain checkpoint` prints")

@@ -82,7 +82,7 @@ pub fn open(
         Input::Ndjson(path) => open_export(path, RowShape::Ndjson, format),
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
-        Input::Sqlite(path) => open_table(path, format, table, ctx),
+        Input::Sqlite(path) => open_table(path, format, table, ctx).map_err(|error| explain(error, path)),
         Input::Postgres(server) => open_server(server, postgres, format, table, ctx),
     }
 }

@@ -10,6 +10,7 @@
 mod facts;
 mod html;
 mod markdown;
+mod server;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use crate::hooks::{self, HookReport, Job};
 use crate::keys;
 use crate::plan::Plan;
 use crate::planned::run_hook;
+use crate::postgres::Server;
 use crate::restore::{check_secrets, sql_check};
 use crate::scratch::Scratch;
 use crate::sealed::{self, ColumnGap};
@@ -46,6 +48,8 @@ use crate::words::age;
 pub struct DrillOptions {
     /// The folder for the scratch databases; `None` takes the system's temporary folder.
     pub scratch: Option<PathBuf>,
+    /// The server on which databases of PostgreSQL are drilled; `None` starts a throwaway one.
+    pub server: Option<Server>,
     /// Questions that the restored databases must answer with something but NULL, 0 or nothing.
     pub checks: Vec<String>,
     /// Where the report goes: `FILE.html`, `FILE.md` or `FILE.json`.
@@ -280,7 +284,12 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         let ok = work.restore(&object, &backup, ctx)?;
         clock.stage(&format!("restore and prove {object}"), begun, ok);
     }
-    for object in manifest.objects.iter().filter(|object| !is_database(object.plain_name())) {
+    for source in manifest.sources.iter().filter(|source| server::is_server(source)) {
+        let begun = Instant::now();
+        let ok = work.restore_server(source, &backup, ctx)?;
+        clock.stage(&format!("restore and prove {}", source.name), begun, ok);
+    }
+    for object in manifest.objects.iter().filter(|object| !object.plain_name().starts_with("database/")) {
         let begun = Instant::now();
         let ok = work.read_whole(object.plain_name(), &backup, ctx)?;
         clock.stage(&format!("read {} to its end", object.plain_name()), begun, ok);
@@ -341,7 +350,16 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         restore_seconds,
         total_seconds: seconds(clock.start.elapsed()),
         signed_by: backup.signed_by().map(ToString::to_string),
-        databases: databases(manifest),
+        databases: databases(manifest)
+            .into_iter()
+            .chain(
+                manifest
+                    .sources
+                    .iter()
+                    .filter(|source| server::is_server(source))
+                    .map(|source| source.name.clone()),
+            )
+            .collect(),
         not_included: manifest.not_included.clone(),
         not_covered: not_covered(options, manifest, &secrets),
         plan: plan.map(|plan| promises(plan, &clock, instant, restore_seconds)),
@@ -485,9 +503,9 @@ impl Work<'_> {
 
     /// A database that this build cannot restore into scratch is not proven, and a drill does not pass over it.
     fn refuse_unknown(&mut self, manifest: &Manifest) {
-        for source in
-            manifest.sources.iter().filter(|source| !matches!(source.kind.as_str(), "sqlite" | "files"))
-        {
+        for source in manifest.sources.iter().filter(|source| {
+            !matches!(source.kind.as_str(), "sqlite" | "files") && !server::is_server(source)
+        }) {
             self.checks.push(Check {
                 name: format!("{} restored", source.name),
                 ok: false,
@@ -581,11 +599,6 @@ impl Work<'_> {
         }
         variables
     }
-}
-
-/// Reports whether an object is a database that is restored.
-fn is_database(name: &str) -> bool {
-    name.starts_with("database/") && name.ends_with(".db")
 }
 
 /// Reports whether a finding says that a chain does not extend what it was.

@@ -107,13 +107,10 @@ pub fn tools(options: &PostgresOptions) -> ToolOptions {
 /// Reads the settings of sessions. Caracal's policies hide every row from a session that does not name its zone, so for its
 /// formats `caracal.zone_id=*` goes before them.
 #[cfg(feature = "postgres")]
-fn settings<'a>(
-    options: &PostgresOptions,
-    formats: impl IntoIterator<Item = &'a dyn ChainFormat>,
-) -> Result<Vec<(String, String)>> {
+pub(crate) fn settings(options: &PostgresOptions, formats: &[&str]) -> Result<Vec<(String, String)>> {
     use backup_core::error::{Error, ErrorKind};
     let mut made = Vec::new();
-    if formats.into_iter().any(|format| format.name().starts_with("caracal")) {
+    if formats.iter().any(|format| format.starts_with("caracal")) {
         made.push(("caracal.zone_id".to_owned(), "*".to_owned()));
     }
     for text in &options.settings {
@@ -140,7 +137,7 @@ pub fn source(
     let address = address(&source.server)?;
     let made = SourceOptions {
         tools: tools(options),
-        settings: settings(options, chains.iter().map(|chain| chain.format.as_ref()))?,
+        settings: settings(options, &chains.iter().map(|chain| chain.format.name()).collect::<Vec<_>>())?,
         chains_by_name: !alone,
         ..SourceOptions::default()
     };
@@ -172,7 +169,8 @@ pub(crate) fn snapshot(
     alone: bool,
     ctx: &Context,
 ) -> Result<Held> {
-    let source = source(server, &options.postgres, own.unwrap_or(chains), alone)?;
+    let mut source = source(server, &options.postgres, own.unwrap_or(chains), alone)?;
+    source.options.parallel.jobs = options.jobs.map_or(1, |jobs| jobs as usize);
     let held = match own {
         Some(own) => own.to_vec(),
         None if alone || chains.is_empty() => chains.to_vec(),
@@ -231,7 +229,7 @@ pub(crate) fn open_chain(
 ) -> Result<backup_postgres::source::OpenedTable> {
     let mut opened = SourceOptions {
         tools: tools(options),
-        settings: settings(options, [format])?,
+        settings: settings(options, &[format.name()])?,
         ..SourceOptions::default()
     };
     if let Some(timeout) = options.lock_timeout {

@@ -1,6 +1,7 @@
 //! Puts a backup back: a database as a file, a folder as a new folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::context::Context;
 use backup_core::durable::{self, Durable};
@@ -8,14 +9,19 @@ use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::extract::{ExtractOptions, extract};
 use backup_core::manifest::Manifest;
 use backup_core::repository::{Event, ReadOptions, RestoreEvent, StoredBackup};
+use backup_core::signing::SigningKey;
 use backup_core::traits::{BackupObjects, Check, Restore as _, RestoreOutcome, RestorePlan};
 use backup_sqlite::{Known, RestoreOptions as SqliteOptions, SqlCheck, SqliteRestore};
 use serde::Serialize;
 
 use crate::backup::open_repository;
 use crate::contents::databases;
+use crate::lineage::{Recorder, RecorderOptions};
+use crate::postgres::PostgresOptions;
+#[cfg(feature = "postgres")]
+use crate::postgres::Server;
 use crate::repository::refuse_inside;
-use crate::{input, keys};
+use crate::{chain, input, keys};
 
 /// How a backup is put back.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +48,16 @@ pub struct RestoreOptions {
     pub allow_changed: bool,
     /// Restores a database with a migration that failed half-way.
     pub allow_dirty: bool,
-    /// The file of the key that signs the log's entry.
+    /// How a PostgreSQL server is reached.
+    pub postgres: PostgresOptions,
+    /// Ends the sessions on a live PostgreSQL database; otherwise the restore is refused while there are any.
+    pub end_sessions: bool,
+    /// The file of the key that signs the log's entry, and the record of the restore that later verifications accept.
     pub sign_with: Option<PathBuf>,
+    /// Who restores, for the record; the machine's name where `None`.
+    pub by: Option<String>,
+    /// Checkpoints at which the chains stood before, where the database that is replaced cannot say it itself.
+    pub stood_at: Vec<PathBuf>,
 }
 
 /// A restore: its plan, and what was done where that was asked for.
@@ -80,12 +94,19 @@ pub fn restore(
     let key = keys::signing_key(options.sign_with.as_deref())?;
     let backup = open_backup(&repository, id, options, ctx)?;
     check_secrets(backup.manifest(), &options.secrets)?;
+    #[cfg(feature = "postgres")]
+    if let Some(server) = Server::parse(to) {
+        return crate::postgres_restore::restore(&repository, &backup, &server, options, key.as_ref(), ctx);
+    }
     let target = input::database(to)?;
     refuse_inside(&repository, &target)?;
     let what = choose(backup.manifest(), options.object.as_deref())?;
+    let recorder = recorder(&repository, &backup, &what, &target, options, key.as_ref())?;
     let (mut plan, outcome) = match &what {
         What::Database(object) => {
-            let restore = SqliteRestore::with_options(&target, sqlite_options(object, options)?);
+            let mut sqlite = sqlite_options(object, options)?;
+            sqlite.before_swap = recorder.as_ref().map(Recorder::before_swap);
+            let restore = SqliteRestore::with_options(&target, sqlite);
             let plan = restore.plan(&backup, ctx)?;
             let outcome = if options.plan_only { None } else { Some(restore.execute(&plan, &backup, ctx)) };
             (plan, outcome)
@@ -101,18 +122,64 @@ pub fn restore(
     if options.public_keys.is_empty() {
         plan.warnings.push("who signed this backup is not checked: give --public-key".into());
     }
+    if recorder.is_none() && matches!(what, What::Database(_)) && !backup.manifest().chains.is_empty() {
+        plan.warnings.push(
+            "this restore will not be on record: verified against a later checkpoint, the chains are found to be set back; give --sign-with".into(),
+        );
+    }
     let Some(outcome) = outcome else { return Ok(Restored { plan, outcome: None, notes: Vec::new() }) };
     let mut notes = Vec::new();
+    let mut details = std::collections::BTreeMap::new();
+    if let Some(recorder) = &recorder {
+        if outcome.is_err()
+            && let Err(error) = recorder.undo()
+        {
+            notes.push(format!("the lineage file names this restore, which failed: {error}"));
+        }
+        let (records, told) = recorder.finish();
+        notes.extend(told);
+        if outcome.is_ok() && !records.is_empty() {
+            let signed: Vec<_> = records.into_iter().map(|record| record.note).collect();
+            details.insert("lineage".to_owned(), signed.into());
+        }
+    }
     let event = RestoreEvent {
         backup: plan.backup.clone(),
         target: plan.target.clone(),
         ok: outcome.is_ok(),
-        details: Default::default(),
+        details,
     };
     if let Err(error) = repository.record(Event::Restore(event), key.as_ref(), ctx) {
         notes.push(format!("this restore is not in the repository's log: {error}"));
     }
     Ok(Restored { plan, outcome: Some(outcome?), notes })
+}
+
+/// Makes what puts the restore on record, where a key signs it and there are chains.
+fn recorder(
+    repository: &backup_core::repository::Repository,
+    backup: &StoredBackup,
+    what: &What,
+    target: &Path,
+    options: &RestoreOptions,
+    key: Option<&SigningKey>,
+) -> Result<Option<Arc<Recorder>>> {
+    let stood_at =
+        options.stood_at.iter().map(|path| chain::read_checkpoint(path, &[])).collect::<Result<Vec<_>>>()?;
+    let Some(key) = key.filter(|_| matches!(what, What::Database(_)) && !backup.manifest().chains.is_empty())
+    else {
+        return Ok(None);
+    };
+    Recorder::new(RecorderOptions {
+        repository,
+        backup: &backup.manifest().id,
+        target,
+        key: key.clone(),
+        by: options.by.clone(),
+        keys: keys::key_ring(&options.secrets, &[], &[])?,
+        stood_at,
+    })
+    .map(Some)
 }
 
 /// Opens the backup with the keys at hand.
@@ -140,7 +207,7 @@ pub(crate) fn check_secrets(manifest: &Manifest, secrets: &[String]) -> Result<(
 }
 
 /// Says which secrets the data needs that are not at hand, and which are at hand that the manifest does not know.
-fn secrets_in_doubt(manifest: &Manifest, secrets: &[String]) -> Result<Vec<String>> {
+pub(crate) fn secrets_in_doubt(manifest: &Manifest, secrets: &[String]) -> Result<Vec<String>> {
     let given = secrets.iter().map(|text| Ok(keys::named_secret(text)?.0)).collect::<Result<Vec<_>>>()?;
     let known = |name: &String| manifest.secrets.iter().any(|entry| entry.name == *name);
     let mut lines: Vec<String> = manifest

@@ -11,7 +11,9 @@ pub(crate) fn sentence(report: &ChainReport) -> String {
     match report.verdict {
         Verdict::Intact if report.records == 0 => return "no records: there is nothing to verify".into(),
         Verdict::Intact => {
-            let mut said = format!("intact: {records} in {chains}");
+            let restored =
+                if noted(NoteKind::SanctionedRestore) { ", after a sanctioned restore" } else { "" };
+            let mut said = format!("intact{restored}: {records} in {chains}");
             if noted(NoteKind::RetentionGap) {
                 said.push_str("; retention removed older ones");
             }

@@ -250,6 +250,8 @@ pub struct Record<'a> {
     pub faults: Vec<Fault>,
     /// Its bytes in the chain's own digest over a span of records ([`Walked::snapshot`]); empty where there is none.
     pub snapshot: &'a [u8],
+    /// What the format wants to see again in its last word ([`Conclusion::marks`]): records that say something of others.
+    pub mark: Option<Box<str>>,
 }
 
 impl Default for Record<'_> {
@@ -267,6 +269,7 @@ impl Default for Record<'_> {
             seal: Seal::None,
             faults: Vec::new(),
             snapshot: &[],
+            mark: None,
         }
     }
 }
@@ -342,6 +345,12 @@ pub trait ChainFormat: Debug + Send + Sync {
     /// Returns the small tables that the format reads besides the chain (state rows, registries, checkpoints).
     fn companions(&self) -> &[&str] {
         &[]
+    }
+
+    /// Returns the table that keeps the values which records in `table` only commit to, where the format has one; its
+    /// rows come as two columns behind the chain's own ([`crate::erasure`]).
+    fn values_table(&self, _table: &str) -> Option<String> {
+        None
     }
 
     /// Returns how links, numbers and genesis behave.
@@ -546,6 +555,12 @@ impl Conclusion<'_> {
         self.walk.report(finding);
     }
 
+    /// Returns the records that the rule marked, in the order of the walk, and how many were past what is kept.
+    #[must_use]
+    pub fn marks(&self) -> (&[Mark], u64) {
+        (&self.walk.marks, self.walk.marks_left_out)
+    }
+
     /// Adds a note.
     pub fn note(&mut self, note: Note) {
         self.walk.notes.push(note);
@@ -575,6 +590,21 @@ impl Conclusion<'_> {
     pub fn notes(&mut self) -> &mut Vec<Note> {
         &mut self.walk.notes
     }
+}
+
+/// A record that the rule marked.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    /// The chain's id.
+    pub chain: String,
+    /// The record's number, or its place where the format does not number.
+    pub number: u64,
+    /// Its place among the records found, from 1.
+    pub place: u64,
+    /// What the rule said of it.
+    pub text: Box<str>,
+    /// The Merkle tree over the rows before it.
+    pub before: crate::merkle::Frontier,
 }
 
 /// How retention cuts a chain into parts ([`crate::retention`]).

@@ -7,6 +7,7 @@ use ed25519_dalek::VerifyingKey;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::lineage::RestoreRecord;
 
 /// A named secret, wiped from memory when dropped and never printed.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct DistrustedKey {
 pub struct KeyRing {
     secrets: BTreeMap<String, Vec<Secret>>,
     public_keys: Vec<VerifyingKey>,
+    restore_keys: Vec<VerifyingKey>,
+    restores: Vec<RestoreRecord>,
     trust_anchors: Vec<[u8; 32]>,
     distrusted: Vec<DistrustedKey>,
 }
@@ -72,6 +75,30 @@ impl KeyRing {
         if !self.public_keys.contains(&key) {
             self.public_keys.push(key);
         }
+    }
+
+    /// Adds a key that may sign the records of restores ([`crate::lineage`]); those of
+    /// [`KeyRing::add_public_key`] may, too.
+    pub fn add_restore_key(&mut self, key: VerifyingKey) {
+        if !self.restore_keys.contains(&key) {
+            self.restore_keys.push(key);
+        }
+    }
+
+    /// Adds the record of a restore, the oldest first.
+    pub fn add_restore(&mut self, record: RestoreRecord) {
+        self.restores.push(record);
+    }
+
+    /// Returns the keys that may sign the records of restores.
+    pub fn restore_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
+        self.restore_keys.iter().chain(&self.public_keys)
+    }
+
+    /// Returns the records of restores at hand.
+    #[must_use]
+    pub fn restores(&self) -> &[RestoreRecord] {
+        &self.restores
     }
 
     /// Adds a trust anchor: the SHA-256 of a public key's SPKI DER form, as `sha256:<64 hex>`.

@@ -5,7 +5,10 @@
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod commitment;
 pub mod csv_rows;
+pub mod earlier;
+pub mod erasure;
 pub mod error;
 pub mod export;
 pub mod format;
@@ -14,6 +17,7 @@ pub mod iter_rows;
 pub mod joined;
 pub mod json_rows;
 pub mod keys;
+pub mod lineage;
 pub mod merkle;
 pub mod native;
 pub mod note;

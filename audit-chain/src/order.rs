@@ -103,6 +103,7 @@ impl Sorter {
         let mut also = batch.also.iter().peekable();
         let mut snapshots = batch.snapshots().peekable();
         let mut remarks = batch.remarks.iter().peekable();
+        let mut marks = batch.marks.iter().peekable();
         let (mut own_faults, mut own_remarks) = (Vec::new(), Vec::new());
         for (at, entry) in batch.entries.iter().enumerate() {
             own_faults.clear();
@@ -126,6 +127,7 @@ impl Sorter {
                 faults: &own_faults,
                 remarks: &own_remarks,
                 snapshot: snapshots.next_if(|(of, _)| *of as usize == at).map_or(&[], |(_, bytes)| bytes),
+                mark: marks.next_if(|(of, _)| *of as usize == at).map(|(_, mark)| &**mark),
             };
             encode(&mut self.arena, chain, entry, seal, batch.id(entry), &rare)
                 .map_err(|error| failed(&self.folder, error))?;
@@ -370,6 +372,7 @@ struct Rare<'a> {
     faults: &'a [&'a Fault],
     remarks: &'a [u16],
     snapshot: &'a [u8],
+    mark: Option<&'a str>,
 }
 
 fn length(bytes: usize) -> std::io::Result<u32> {
@@ -415,6 +418,10 @@ fn encode(
     out.extend(rare.snapshot);
     out.extend(length(rare.remarks.len() * 2)?.to_le_bytes());
     rare.remarks.iter().for_each(|remark| out.extend(remark.to_le_bytes()));
+    out.push(u8::from(rare.mark.is_some()));
+    let mark = rare.mark.unwrap_or("");
+    out.extend(length(mark.len())?.to_le_bytes());
+    out.extend(mark.as_bytes());
     if !rare.faults.is_empty() {
         serde_json::to_writer(out, rare.faults)?;
     }
@@ -477,6 +484,9 @@ impl<'a> Fields<'a> {
             .map_err(|error| IoError::new(ErrorKind::InvalidData, error))?;
         let snapshot = self.sized()?;
         let remarks = self.sized()?.chunks_exact(2).map(|at| u16::from_le_bytes([at[0], at[1]])).collect();
+        let [marked] = self.array()?;
+        let mark = std::str::from_utf8(self.sized()?)
+            .map_err(|error| IoError::new(ErrorKind::InvalidData, error))?;
         let faults = if self.0.is_empty() { Vec::new() } else { serde_json::from_slice(self.0)? };
         let record = Record {
             chain: chains.get(chain).map_or("", String::as_str),
@@ -491,6 +501,7 @@ impl<'a> Fields<'a> {
             seal: Seal::of_parts(seal, key),
             faults,
             snapshot,
+            mark: (marked == 1).then(|| mark.into()),
         };
         Ok((record, remarks))
     }
@@ -531,6 +542,7 @@ mod tests {
             ][usize::try_from(at % 6).unwrap()],
             faults: if at % 3 == 0 { vec![fault.clone(), fault] } else { Vec::new() },
             snapshot: if at % 7 == 0 { b"snapshot" } else { b"" },
+            mark: (at % 13 == 0).then(|| format!("mark {at}").into()),
         }
     }
 
@@ -561,7 +573,7 @@ mod tests {
                     for (at, entry) in batch.entries.iter().enumerate() {
                         let at = u32::try_from(at).unwrap();
                         seen.push(format!(
-                            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?}",
+                            "{} {} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
                             batch.chains[entry.chain as usize],
                             batch.id(entry),
                             (entry.number, entry.time, entry.order),
@@ -573,6 +585,7 @@ mod tests {
                             faults.iter().filter(|of| **of == at).count(),
                             snapshots.contains(&at),
                             batch.remarks.iter().find(|of| of.record == at).map(|of| (of.kind, of.explains)),
+                            batch.marks.iter().find(|(of, _)| *of == at).map(|(_, mark)| mark),
                         ));
                     }
                     Ok(())

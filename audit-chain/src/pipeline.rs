@@ -51,6 +51,8 @@ pub(crate) struct Batch {
     /// Index into `entries`, and where its bytes in the chain's own digest start and end in `snapshots`.
     snapshot_spans: Vec<(u32, u32, u32)>,
     snapshots: Vec<u8>,
+    /// What the rule marked: index into `entries`, text.
+    pub(crate) marks: Vec<(u32, Box<str>)>,
     /// What is worth saying of single records: index into `entries` in `record`.
     pub(crate) remarks: Vec<Remark>,
     /// Names of the keys that this worker has met since its last batch.
@@ -73,6 +75,7 @@ impl Batch {
         let at = index(self.entries.len())?;
         self.faults.extend(record.faults.into_iter().map(|fault| (at, fault)));
         self.also.extend(record.also.map(|link| (at, link)));
+        self.marks.extend(record.mark.map(|mark| (at, mark)));
         if !record.snapshot.is_empty() {
             let start = index(self.snapshots.len())?;
             self.snapshots.extend_from_slice(record.snapshot);

@@ -165,6 +165,8 @@ pub enum NoteKind {
     Pruned,
     /// Records without their content: only the links were verified.
     NotChecked,
+    /// Values that records commit to were erased on record.
+    Erased,
 }
 
 /// One note.

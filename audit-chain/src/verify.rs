@@ -6,16 +6,19 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{ChainCheckpoint, ChainPoint};
 use crate::diagnose;
+use crate::earlier::{ChainDifferences, RowDifferences, RowSpan};
 use crate::error::{Error, Result};
 use crate::export::slice::{SliceStart, Starts};
 use crate::format::{ChainFormat, Companions, Link, Setup, Start, Tables};
 use crate::keys::KeyRing;
+use crate::lineage::{self, Lineage, Tail};
 use crate::order::{Sorted, Sorter};
 use crate::pipeline::{self, Batch};
 use crate::report::{ChainReport, ChainSummary, Finding, FindingKind, Note, NoteKind, Verdict};
@@ -43,6 +46,10 @@ pub struct VerifyOptions<'a> {
     pub scratch: Option<&'a Path>,
     /// An earlier checkpoint that the chains must extend.
     pub checkpoint: Option<&'a ChainCheckpoint>,
+    /// What became of the rows of an older copy ([`crate::earlier::compare_rows`]), verified against `checkpoint` or its own.
+    pub earlier: Option<&'a RowDifferences>,
+    /// Where to put what the chains have after the checkpoint, for the record of a restore ([`crate::lineage`]).
+    pub tails: Option<&'a Mutex<Vec<Tail>>>,
     /// Where runs of rows begin that follow others which the input does not hold, because it is a part of a chain on purpose.
     pub starts: Option<&'a Starts>,
     /// A flag that stops the work.
@@ -63,10 +70,15 @@ impl std::fmt::Debug for VerifyOptions<'_> {
 impl VerifyOptions<'_> {
     /// Returns how many threads read and hash.
     pub(crate) fn thread_count(&self) -> usize {
-        match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            some => some,
-        }
+        thread_count(self.threads)
+    }
+}
+
+/// Returns how many threads 0 stands for.
+pub(crate) fn thread_count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        some => some,
     }
 }
 
@@ -98,8 +110,12 @@ pub fn verify(
     let taken_whole = if fits { excuse(&mut walk) } else { Vec::new() };
     work.explain_breaks(sorted, &mut walk)?;
     note_starts(options.starts, &mut walk);
-    compare(options.checkpoint, format, &taken_whole, &mut walk);
+    let lineage = Lineage::judge(format, keys, &mut walk);
+    compare(&work, &taken_whole, &lineage, &mut walk);
     format.conclude(&setup, &mut walk.conclusion())?;
+    if let Some(tails) = options.tails {
+        *tails.lock().unwrap_or_else(PoisonError::into_inner) = lineage::tails(&mut walk);
+    }
     walk.join_bare();
     Ok(report(format, walk))
 }
@@ -157,7 +173,7 @@ impl Work<'_> {
     fn walk(&self, points: Vec<ChainPoint>) -> Result<(Walk, Option<Sorted>)> {
         let ordered = !self.format.order().is_empty();
         if !ordered || self.source.rewind()? {
-            let mut walk = Walk::new(self.format, points.clone());
+            let mut walk = self.fresh(points.clone());
             let mut told = 0;
             match self.read(&mut |batch| self.step(&mut walk, batch, &mut told)) {
                 Err(_) if walk.disordered && self.source.rewind()? => {}
@@ -167,10 +183,16 @@ impl Work<'_> {
         let mut sorter = Sorter::new(self.options.scratch);
         self.read(&mut |batch| sorter.push(&batch))?;
         let mut sorted = sorter.finish()?;
-        let mut walk = Walk::new(self.format, points);
+        let mut walk = self.fresh(points);
         let mut told = 0;
         sorted.replay(&mut |batch| self.step(&mut walk, batch, &mut told))?;
         Ok((walk, Some(sorted)))
+    }
+
+    /// Starts a walk.
+    fn fresh(&self, points: Vec<ChainPoint>) -> Walk {
+        let wanted = lineage::wanted(self.format, self.setup.keys);
+        Walk::new(self.format, points).keeping(wanted, self.options.tails.is_some())
     }
 
     /// Says where a chain begins.
@@ -259,13 +281,13 @@ impl Work<'_> {
 }
 
 /// Compares the chains with where they stood at the checkpoint.
-fn compare(
-    checkpoint: Option<&ChainCheckpoint>,
-    format: &dyn ChainFormat,
-    taken_whole: &[String],
-    walk: &mut Walk,
-) {
-    let Some(checkpoint) = checkpoint else { return };
+fn compare(work: &Work<'_>, taken_whole: &[String], lineage: &Lineage, walk: &mut Walk) {
+    let (format, earlier) = (work.format, work.options.earlier);
+    let mut sanctioned = Vec::new();
+    let Some(checkpoint) = work.options.checkpoint else {
+        walk.notes.extend(lineage.notes(&sanctioned, walk));
+        return;
+    };
     if checkpoint.format != format.name() {
         walk.report(Finding {
             kind: FindingKind::CheckpointMismatch,
@@ -279,19 +301,199 @@ fn compare(
         });
         return;
     }
-    let mut found = Vec::new();
+    let (mut found, mut noted) = (Vec::new(), Vec::new());
     for point in walk.unmet_points() {
-        if point.records > 0 && !taken_whole.contains(&point.id) {
-            found.push(missing_chain(&point, walk));
+        if point.records == 0 || taken_whole.contains(&point.id) {
+            continue;
+        }
+        // A removal on record may have taken the whole chain, up to the checkpoint's head or to the older copy's last row.
+        let boundary = work.start(&point.id).link;
+        let last = earlier
+            .and_then(|earlier| earlier.chains.get(&point.id)?.gone_last.as_ref())
+            .map_or_else(|| Link::of_head(&point.head), |gone| gone.last.link);
+        if matches!(boundary, Link::Digest(_)) && boundary == last {
+            noted.push(Note {
+                kind: NoteKind::RetentionGap,
+                chain: point.id.clone(),
+                position: Some(1),
+                last: Some(point.records),
+                explains: format!(
+                    "all {} of the checkpoint were removed on record: the removal ends at its head",
+                    plural(point.records, "record")
+                ),
+            });
+        } else {
+            match lineage.excuse(&point, walk) {
+                Ok(note) => sanctioned.push(note),
+                Err(_) => found.push(missing_chain(&point, walk)),
+            }
         }
     }
     for point in &checkpoint.chains {
-        if let Some(chain) = walk.by_id(&point.id).filter(|chain| chain.excuse.is_none()) {
-            found.extend(compare_chain(point, &chain.standing()));
+        let Some(chain) = walk.by_id(&point.id) else { continue };
+        let by_row = earlier.and_then(|earlier| earlier.chains.get(&point.id));
+        let mut differs = Vec::new();
+        if let Some(differences) = by_row {
+            // Which rows differ says more than that some do; only signatures are counted, not compared.
+            let all = compare_chain(point, &chain.standing());
+            let excused = chain.excuse.is_some();
+            differs
+                .extend(all.into_iter().filter(|finding| finding.kind == FindingKind::Stripped && !excused));
+            let (findings, notes) = name_rows(&point.id, differences, chain, &walk.findings);
+            differs.extend(findings);
+            noted.extend(notes);
+        } else if chain.excuse.is_none() {
+            differs = compare_chain(point, &chain.standing());
         }
+        let set_back =
+            |finding: &Finding| matches!(finding.kind, FindingKind::Truncated | FindingKind::Rewritten);
+        if differs.iter().any(set_back) {
+            match lineage.excuse(point, walk) {
+                Ok(note) => {
+                    sanctioned.push(note);
+                    differs.clear();
+                }
+                Err(why) => differs
+                    .iter_mut()
+                    .filter(|finding| set_back(finding))
+                    .for_each(|finding| finding.explains.push_str(&why)),
+            }
+        }
+        found.extend(differs);
     }
+    walk.notes.extend(lineage.notes(&sanctioned, walk));
+    walk.notes.extend(sanctioned);
     for finding in found {
         walk.report(finding);
+    }
+    walk.notes.extend(noted);
+}
+
+/// Names the rows of a chain that are not those of the older copy; what the walk has found already is not said again.
+fn name_rows(
+    id: &str,
+    differences: &ChainDifferences,
+    chain: &ChainState,
+    found: &[Finding],
+) -> (Vec<Finding>, Vec<Note>) {
+    let (mut findings, mut notes) = (Vec::new(), Vec::new());
+    let known = |kinds: &[FindingKind], span: &RowSpan| {
+        let within = |finding: &&Finding| {
+            let from = finding.position.unwrap_or(0);
+            let to = finding.last.unwrap_or(from);
+            finding.chain == id
+                && kinds.contains(&finding.kind)
+                && from <= span.first.position.min(span.last.position)
+                && span.last.position.max(span.first.position) <= to
+        };
+        found.iter().any(|finding| within(&finding))
+    };
+    let mut name = |kind, span: &RowSpan, explains: String| {
+        findings.push(Finding {
+            kind,
+            chain: id.to_owned(),
+            position: Some(span.first.position.min(span.last.position)),
+            last: (span.records > 1).then_some(span.last.position.max(span.first.position)),
+            record: Some(span.first.id.clone()).filter(|id| !id.is_empty()),
+            expected: Some(span.first.link.text()).filter(|link| !link.is_empty()),
+            found: None,
+            explains,
+        });
+    };
+    let rows = |span: &RowSpan| plural(span.records, "record");
+    let content = [FindingKind::Edited, FindingKind::SignatureInvalid, FindingKind::Malformed];
+    // A row that stands elsewhere has another number, which no hash covers.
+    let unhashed = |span: &&RowSpan| !known(&content, span) && !known(&[FindingKind::Reordered], span);
+    for span in differences.unhashed.iter().filter(unhashed) {
+        name(
+            FindingKind::UnhashedEdited,
+            span,
+            format!("{}: columns outside the system's own hash are not as in the earlier copy", rows(span)),
+        );
+    }
+    for span in differences.rehashed.iter().filter(|span| !known(&content, span)) {
+        name(
+            FindingKind::Rewritten,
+            span,
+            format!("{}: not the rows of the earlier copy; they were written and hashed anew", rows(span)),
+        );
+    }
+    for span in &differences.put_in {
+        name(
+            FindingKind::Rewritten,
+            span,
+            format!("{} of which the earlier copy knows nothing, before records that it has", rows(span)),
+        );
+    }
+    let excused = chain.excuse.is_some();
+    let boundary = chain.standing().boundary;
+    if !excused {
+        for span in &differences.gone_between {
+            // The walk puts a gap at the record behind it.
+            let behind = |finding: &&Finding| {
+                finding.chain == id && matches!(finding.kind, FindingKind::Missing | FindingKind::LinkBroken)
+            };
+            if found.iter().filter(behind).count() < differences.gone_between.len() {
+                name(
+                    FindingKind::Missing,
+                    span,
+                    format!("{} of the earlier copy, between others, are gone", rows(span)),
+                );
+            }
+        }
+        if let Some(span) = &differences.gone_last {
+            let all = span.records == differences.earlier_records;
+            match boundary {
+                Some(link) if all && link == span.last.link => notes.push(removed(id, span, differences)),
+                Some(_) if all => name(
+                    FindingKind::CheckpointMismatch,
+                    span,
+                    "all records of the earlier copy are gone; records were removed on record since, so they may be among those: a newer copy tells".to_owned(),
+                ),
+                _ => name(
+                    FindingKind::Truncated,
+                    span,
+                    format!("the last {} of the earlier copy are gone", rows(span)),
+                ),
+            }
+        }
+    }
+    if let Some(span) = differences.gone_first.as_ref().filter(|_| !excused) {
+        let said =
+            found.iter().any(|finding| finding.chain == id && finding.kind == FindingKind::MissingHead);
+        if boundary == Some(span.last.link) {
+            notes.push(removed(id, span, differences));
+        } else if !said {
+            name(
+                FindingKind::MissingHead,
+                span,
+                format!(
+                    "the first {} of the earlier copy are gone, and no removal on record ends there",
+                    rows(span)
+                ),
+            );
+        }
+    }
+    (findings, notes)
+}
+
+/// Notes that the oldest records of an earlier copy were removed on record.
+fn removed(id: &str, span: &RowSpan, differences: &ChainDifferences) -> Note {
+    let kept = differences.earlier_records - span.records;
+    let how = match kept {
+        0 => "none of the others were in it".to_owned(),
+        _ if differences.same == kept => format!("the other {kept} are here, byte for byte"),
+        _ => format!("of the other {kept}, {} are here byte for byte", differences.same),
+    };
+    Note {
+        kind: NoteKind::RetentionGap,
+        chain: id.to_owned(),
+        position: Some(span.first.position),
+        last: Some(span.last.position),
+        explains: format!(
+            "the oldest {} of the earlier copy were removed on record; {how}",
+            plural(span.records, "record")
+        ),
     }
 }
 

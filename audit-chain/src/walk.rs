@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 use crate::checkpoint::ChainPoint;
 use crate::error::{Error, Result};
 use crate::format::{
-    ChainFormat, Conclusion, Link, LinkRules, OrderKey, PartRule, RUN_IDS, Remark, Run, RunKind, Seal, Start,
-    Walked,
+    ChainFormat, Conclusion, Link, LinkRules, Mark, OrderKey, PartRule, RUN_IDS, Remark, Run, RunKind, Seal,
+    Start, Walked,
 };
+use crate::lineage::{MAX_LOST, OpenTail};
 use crate::merkle::{Frontier, Hash};
 use crate::pipeline::{Batch, Entry};
 use crate::report::{Finding, FindingKind, MAX_LISTED_FINDINGS, Note, NoteKind, VerifiedBy};
@@ -28,6 +29,10 @@ pub(crate) const MAX_BREAKS: usize = 10_000;
 
 /// How many [`Run`]s are kept over all chains. An honest chain has a handful.
 const MAX_RUNS: usize = 10_000;
+
+/// How many marked records are kept, and how many bytes of what is said of them.
+const MAX_MARKS: usize = 10_000;
+const MAX_MARK_BYTES: usize = 16 << 20;
 
 /// How a stretch of records was authenticated, for spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +166,11 @@ pub(crate) struct ChainState {
     watch: Option<Link>,
     watched: Option<u64>,
     snapshot: Option<Sha256>,
+    /// The sizes at which the tree is wanted, ascending, and the trees that were kept.
+    wanted: Vec<u64>,
+    pub(crate) kept: Vec<(u64, Frontier)>,
+    /// The rows after the checkpoint, where they are asked for.
+    pub(crate) tail: Option<OpenTail>,
 }
 
 /// Equal remarks of one chain.
@@ -197,7 +207,17 @@ pub(crate) struct Walk {
     /// How many records each key of `labels` was used for.
     key_records: Vec<u64>,
     worker_labels: HashMap<usize, Vec<u16>>,
+    /// The records that the rule marked.
+    pub(crate) marks: Vec<Mark>,
+    mark_bytes: usize,
+    /// How many were past [`MAX_MARKS`] or [`MAX_MARK_BYTES`].
+    pub(crate) marks_left_out: u64,
     snapshot_prefix: Vec<u8>,
+    /// The sizes at which trees of chains are wanted, by chain.
+    wanted: BTreeMap<String, Vec<u64>>,
+    /// Whether the rows after the checkpoint are asked for, and how many leaves are kept.
+    tails: bool,
+    tail_leaves: usize,
     /// A record came before one that stands before it in the chain order; the walk stopped there.
     pub(crate) disordered: bool,
     pub(crate) records: u64,
@@ -213,6 +233,9 @@ impl Walk {
             runs: 0,
             runs_left_out: 0,
             snapshot_prefix: format.snapshot_prefix().to_vec(),
+            wanted: BTreeMap::new(),
+            tails: false,
+            tail_leaves: 0,
             disordered: false,
             chains: Vec::new(),
             by_id: HashMap::new(),
@@ -225,8 +248,19 @@ impl Walk {
             labels: Vec::new(),
             key_records: Vec::new(),
             worker_labels: HashMap::new(),
+            marks: Vec::new(),
+            mark_bytes: 0,
+            marks_left_out: 0,
             records: 0,
         }
+    }
+
+    /// Keeps the trees of chains at these sizes; with `tails`, the leaves of the rows after the checkpoint.
+    #[must_use]
+    pub(crate) fn keeping(mut self, wanted: BTreeMap<String, Vec<u64>>, tails: bool) -> Self {
+        self.wanted = wanted;
+        self.tails = tails;
+        self
     }
 
     /// Takes the next batch.
@@ -240,6 +274,7 @@ impl Walk {
         let mut also = batch.also.iter().peekable();
         let mut snapshots = batch.snapshots().peekable();
         let mut remarks = batch.remarks.iter().peekable();
+        let mut marks = batch.marks.iter().peekable();
         for (at, entry) in batch.entries.iter().enumerate() {
             let chain = chains[entry.chain as usize];
             if entry.order.is_some() {
@@ -251,7 +286,10 @@ impl Walk {
             }
             let mut count = 0;
             while let Some((_, fault)) = faults.next_if(|(of, _)| *of as usize == at) {
-                count += 1;
+                // A key that is not at hand says nothing of the content.
+                if !matches!(fault.kind, FindingKind::UnknownKey | FindingKind::UnknownVersion) {
+                    count += 1;
+                }
                 let place = self.chains[chain].records + 1;
                 let position = entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place);
                 self.report(Finding {
@@ -264,6 +302,9 @@ impl Walk {
                     found: fault.found.clone(),
                     explains: fault.explains.clone(),
                 });
+            }
+            if let Some((_, text)) = marks.next_if(|(of, _)| *of as usize == at) {
+                self.mark(chain, entry, text);
             }
             self.step(chain, entry, count, &batch);
             self.chains[chain].heir = also.next_if(|(of, _)| *of as usize == at).map(|(_, link)| *link);
@@ -279,6 +320,24 @@ impl Walk {
         }
         self.records += batch.entries.len() as u64;
         Ok(())
+    }
+
+    /// Keeps what the rule said of a record that is not yet counted.
+    fn mark(&mut self, at: usize, entry: &Entry, text: &str) {
+        self.mark_bytes = self.mark_bytes.saturating_add(text.len());
+        if self.marks.len() >= MAX_MARKS || self.mark_bytes > MAX_MARK_BYTES {
+            self.marks_left_out += 1;
+            return;
+        }
+        let chain = &self.chains[at];
+        let place = chain.records + 1;
+        self.marks.push(Mark {
+            chain: chain.id.clone(),
+            number: entry.number.and_then(|number| u64::try_from(number).ok()).unwrap_or(place),
+            place,
+            text: text.into(),
+            before: chain.frontier.clone(),
+        });
     }
 
     /// Adds a finding; past [`MAX_LISTED_FINDINGS`] it is only counted. Neighbours that are wrong in the same
@@ -434,6 +493,8 @@ impl Walk {
         let mut chain = ChainState::new(id, start(id), self.points.get(id).cloned());
         chain.links = (!self.head_commits).then_some([0; 32]);
         chain.parts = self.parts.map(|rule| Parts::new(rule, chain.point.as_ref()));
+        chain.wanted = self.wanted.get(id).cloned().unwrap_or_default();
+        chain.tail = self.tails.then(OpenTail::default);
         self.chains.push(chain);
         self.by_id.insert(id.to_owned(), at);
         at
@@ -526,6 +587,26 @@ impl Walk {
             chain.last_break = None;
         }
         chain.add(entry, place, faults, self.rules.clock);
+        if chain.tail.is_some() {
+            self.tail(at, entry.leaf);
+        }
+    }
+
+    /// Keeps the leaf of a record that was added, where the rows after the checkpoint are asked for.
+    fn tail(&mut self, at: usize, leaf: Hash) {
+        let chain = &mut self.chains[at];
+        let Some(tail) = &mut chain.tail else { return };
+        if !tail.over {
+            tail.leaves.push(leaf);
+            self.tail_leaves += 1;
+        }
+        let met = chain.point.as_ref().is_some_and(|point| {
+            point.records == chain.records && chain.at_point.is_some_and(|found| found.root == point.root)
+        });
+        if met || self.tail_leaves > MAX_LOST {
+            self.tail_leaves -= tail.leaves.len();
+            *tail = OpenTail { shared: if met { chain.records } else { 0 }, leaves: Vec::new(), over: !met };
+        }
     }
 
     /// Adds one record, not yet counted, to the run that it continues or begins.
@@ -637,6 +718,9 @@ impl ChainState {
             watch: start.watch,
             watched: None,
             snapshot: None,
+            wanted: Vec::new(),
+            kept: Vec::new(),
+            tail: None,
         }
     }
 
@@ -754,6 +838,9 @@ impl ChainState {
             self.time = Some(now);
         }
         self.frontier.push(entry.leaf);
+        if self.wanted.binary_search(&place).is_ok() {
+            self.kept.push((place, self.frontier.clone()));
+        }
         if let Some(point) = &self.point {
             if place == point.records {
                 self.at_point = Some(AtPoint {

@@ -8,6 +8,8 @@
 //! - [`source`]: a database as a source of backups and of chains to verify ([`PostgresSource`])
 //! - [`table`]: rows of a table or query by `COPY`, in one snapshot
 //! - [`catalog`], [`facts`], [`migrations`]: what a database holds, and what a backup says of it
+//! - [`drill`]: a restore that is checked, timed and thrown away
+//! - [`restore`]: a database put back beside the live one, proven, renamed ([`PostgresRestore`])
 //! - [`cluster`]: a throwaway server for drills and tests
 //!
 //! The environment is handed in ([`Environment`]): this crate reads none.
@@ -17,12 +19,14 @@ pub mod cluster;
 pub mod connect;
 pub mod conninfo;
 mod copytext;
+pub mod drill;
 mod dump;
 pub mod environment;
 pub mod error;
 pub mod facts;
 pub mod migrations;
 pub mod parallel;
+pub mod restore;
 pub mod session;
 pub mod source;
 pub mod table;
@@ -34,6 +38,7 @@ pub mod version;
 pub use connect::{Address, Connection, SessionOptions};
 pub use environment::Environment;
 pub use error::{Error, Result};
+pub use restore::{PostgresRestore, RestoreOptions};
 pub use session::SnapshotSession;
 pub use source::{PostgresSource, SourceOptions};
 pub use tls::SslMode;

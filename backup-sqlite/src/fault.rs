@@ -22,7 +22,8 @@ const BEYOND_SQLITE: [&str; 5] = [
 
 /// Makes an error of the kind that SQLite's result code stands for. `step` is what was being done, as a verb
 /// phrase (`open`, `copy`, `read table "t" of`).
-pub(crate) fn explain(error: rusqlite::Error, step: &str, path: &Path) -> Error {
+#[must_use]
+pub fn explain(error: rusqlite::Error, step: &str, path: &Path) -> Error {
     let place = path.display();
     let text = error.to_string();
     if BEYOND_SQLITE.iter().any(|what| text.contains(what)) {

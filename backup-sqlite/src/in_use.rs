@@ -168,6 +168,11 @@ impl Exclusive {
         if tables > 0 { Recorded::read(connection, path).ok() } else { None }
     }
 
+    /// Hands over the connection, in its exclusive transaction, to read through; the lock lasts as long as it.
+    pub(crate) fn into_connection(self) -> Option<Connection> {
+        self.connection
+    }
+
     fn connect(path: &Path, wait: Duration, ctx: &Context) -> Result<Connection> {
         let failed = |error| crate::fault::explain(error, "lock", path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -21,6 +21,7 @@ use backup_core::traits::{BackupObjects, ChainRequest, Check, Restore, RestoreOu
 use crate::aside::real_path;
 use crate::checks::{Integrity, SqlCheck};
 use crate::in_use::{Exclusive, Whose, require_closed};
+use crate::lineage::{BeforeSwap, Replacement, Seen};
 use crate::migrations::Known;
 use crate::preflight::Checked;
 use crate::prove::{Proof, prove};
@@ -60,6 +61,8 @@ pub struct RestoreOptions {
     pub busy_timeout: Duration,
     /// The mode of the restored file where there is none to take over (octal permission bits).
     pub file_mode: u32,
+    /// What is done with the proven file before it takes the target's place.
+    pub before_swap: Option<BeforeSwap>,
     /// Syncs and renames; a test watches its steps.
     pub durable: Durable,
 }
@@ -79,6 +82,7 @@ impl Default for RestoreOptions {
             keys: KeyRing::new(),
             busy_timeout: DEFAULT_LOCK_WAIT,
             file_mode: PRIVATE_FILE,
+            before_swap: None,
             durable: Durable::new(),
         }
     }
@@ -136,6 +140,33 @@ impl SqliteRestore {
             });
         }
         Ok(file)
+    }
+
+    /// Lets the caller see both databases before the swap; returns what the old one looked like then.
+    fn before_swap(
+        &self,
+        checked: &Checked<'_>,
+        target: &Path,
+        restored: &Path,
+        checks: &mut Vec<Check>,
+        ctx: &Context,
+    ) -> Result<Option<Seen>> {
+        let Some(before_swap) = &self.options.before_swap else { return Ok(None) };
+        require_closed(target, Whose::Anyone)?;
+        let old = target.symlink_metadata().is_ok();
+        if old {
+            // Rolls back what a crashed writer left, so that reading changes nothing more.
+            drop(Exclusive::take(target, self.options.busy_timeout, ctx)?);
+        }
+        let seen = Seen::of(target);
+        let replacement = Replacement {
+            restored,
+            old: old.then_some(target),
+            chains: &checked.chains,
+            busy_timeout: self.options.busy_timeout,
+        };
+        checks.extend(before_swap.run(&replacement, ctx)?);
+        Ok(Some(seen))
     }
 
     /// Gives the restored file the mode and owner of the one it replaces.
@@ -261,6 +292,7 @@ impl Restore for SqliteRestore {
             ok: true,
             detail: format!("{}: {}", verdict.state.name(), verdict.detail),
         }));
+        let seen = self.before_swap(&checked, &target, &restored, &mut proven.checks, ctx)?;
         proven.checks.push(self.dress(&target, &restored)?);
         ctx.check()?;
         require_closed(&target, Whose::Anyone)?;
@@ -273,6 +305,13 @@ impl Restore for SqliteRestore {
             tracing::warn!(why, "the locks of the old database could not be asked");
         }
         require_closed(&target, Whose::Others)?;
+        if seen.is_some_and(|seen| seen != Seen::of(&target)) {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("{shown} was written to while its restore was put on record"),
+            )
+            .with_hint("stop the service and restore again; nothing was changed"));
+        }
         staging.keep(true);
         let result = swap(&target, staging.path(), durable);
         drop(exclusive);

@@ -263,7 +263,10 @@ impl SqliteSource {
             if chain.copy && stored.insert(table.table().to_owned()) {
                 let folder =
                     if self.options.chains_by_name { format!("{}/", self.name()) } else { String::new() };
-                store_rows(&table, &folder, sinks, ctx)?;
+                // What records commit to is not of the chain.
+                let options = TableOptions { values: None, ..options };
+                let rows = ChainTable::open_copy(copy, table_of(chain), &options, ctx)?;
+                store_rows(&rows, &folder, sinks, ctx)?;
             }
         }
         Ok(reports)
@@ -330,16 +333,17 @@ fn store(copy: &Path, object: &str, bytes: u64, sinks: &dyn Sinks, ctx: &Context
     sink.finish()
 }
 
-fn table_of(chain: &ChainRequest) -> &str {
+pub(crate) fn table_of(chain: &ChainRequest) -> &str {
     chain.table.as_deref().unwrap_or_else(|| chain.format.table())
 }
 
-fn table_options(chain: &ChainRequest) -> TableOptions {
+pub(crate) fn table_options(chain: &ChainRequest) -> TableOptions {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     TableOptions {
         order: owned(chain.format.order()),
         wanted: owned(chain.format.columns()),
         companions: owned(chain.format.companions()),
+        values: chain.format.values_table(table_of(chain)),
         ..TableOptions::default()
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit_chain::canonical::RowForm;
+use audit_chain::erasure::{ERASED_COLUMN, VALUES_COLUMN};
 use audit_chain::error::Result as ChainResult;
 use audit_chain::format::Companions;
 use audit_chain::source::{ChunkReader, RowSource};
@@ -30,6 +31,8 @@ pub const MAX_COMPANION_ROWS: usize = 100_000;
 /// How long a lock of another connection is waited for by default.
 pub const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The columns of the table of values that a chain's records commit to.
+const VALUE_COLUMNS: [&str; 6] = ["chain", "seq", "pointer", "salt", "value", "erased_by"];
 /// How many connections read a live database at once, at most: every one of them is one more that must find the same snapshot.
 pub const MAX_CONNECTIONS: usize = 16;
 
@@ -42,6 +45,9 @@ pub struct TableOptions {
     pub wanted: Vec<String>,
     /// Small tables that the format reads besides the chain; those that are not there are left out.
     pub companions: Vec<String>,
+    /// The table of the values that records only commit to; they come as two columns behind the chain's own
+    /// ([`audit_chain::erasure`]), empty where there is no such table.
+    pub values: Option<String>,
     /// How many rows a chunk has, at most.
     pub chunk_rows: u32,
     /// How long a lock of another connection is waited for, on a live database.
@@ -58,6 +64,7 @@ impl Default for TableOptions {
             order: Vec::new(),
             wanted: Vec::new(),
             companions: Vec::new(),
+            values: None,
             chunk_rows: DEFAULT_CHUNK_ROWS,
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
             connections: 0,
@@ -117,6 +124,17 @@ impl ChainTable {
         Self::new(connection, Others::Snapshot(others), &path, table, options, ctx)
     }
 
+    /// Reads a table through a connection that is in a transaction.
+    pub(crate) fn of_connection(
+        connection: Connection,
+        path: &Path,
+        table: &str,
+        options: &TableOptions,
+        ctx: &Context,
+    ) -> Result<Self> {
+        Self::new(connection, Others::Snapshot(Vec::new()), path, table, options, ctx)
+    }
+
     fn new(
         connection: Connection,
         others: Others,
@@ -134,12 +152,22 @@ impl ChainTable {
         let companions = read_companions(&connection, shown, &options.companions)?;
         let file = shown.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{file}:{}", table.name);
-        let columns = Columns::new(table.columns.iter().cloned());
+        let mut names = table.columns.clone();
+        let mut select = format!("SELECT t.* FROM {} AS t", quote(&table.name));
+        // Where the chain has no such columns its format will say so.
+        if let Some(values) = &options.values
+            && ["chain", "seq"].iter().all(|wanted| names.iter().any(|name| name == wanted))
+        {
+            select = with_values(&connection, shown, &table.name, values)?;
+            names.extend([VALUES_COLUMN, ERASED_COLUMN].map(str::to_owned));
+        }
+        let columns = Columns::new(names);
+        let plain = columns.names().len() == table.columns.len();
         let rows = match (&order, &table.rowid, others) {
-            (None, Some(rowid), Others::Copy) => {
+            (None, Some(rowid), Others::Copy) if plain => {
                 Rows::Ranges(Ranges::of_copy(&name, path, &table.name, rowid, options.chunk_rows))
             }
-            (None, Some(rowid), Others::Snapshot(mut connections)) if !connections.is_empty() => {
+            (None, Some(rowid), Others::Snapshot(mut connections)) if plain && !connections.is_empty() => {
                 connections.push(connection);
                 Rows::Ranges(Ranges::of_snapshot(
                     &name,
@@ -153,7 +181,7 @@ impl ChainTable {
             _ => {
                 let order = order.or_else(|| table.rowid.as_deref().map(quote));
                 let by = order.map(|terms| format!(" ORDER BY {terms}")).unwrap_or_default();
-                let sql = format!("SELECT * FROM {}{by}", quote(&table.name));
+                let sql = format!("{select}{by}");
                 Rows::Ordered(Ordered::new(connection, &name, path, sql, options.chunk_rows, ctx)?)
             }
         };
@@ -177,6 +205,32 @@ impl ChainTable {
     pub const fn is_parallel(&self) -> bool {
         matches!(self.rows, Rows::Ranges(_))
     }
+}
+
+/// Spells the query that brings along what is kept outside the chain of each record, and what each erased.
+fn with_values(connection: &Connection, path: &Path, table: &str, values: &str) -> Result<String> {
+    let table = quote(table);
+    let values = match Table::find(connection, path, values, &[]) {
+        // Another table of that name is the service's own.
+        Ok(found) if VALUE_COLUMNS.iter().all(|name| found.columns.iter().any(|has| has == name)) => {
+            Some(quote(&found.name))
+        }
+        Ok(_) => None,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => None,
+        Err(error) => return Err(error),
+    };
+    let Some(values) = values else {
+        return Ok(format!("SELECT t.*, '[]' AS {VALUES_COLUMN}, '[]' AS {ERASED_COLUMN} FROM {table} AS t"));
+    };
+    let there =
+        format!("EXISTS (SELECT 1 FROM {table} AS r WHERE r.chain = s.chain AND r.seq = s.erased_by)");
+    Ok(format!(
+        "SELECT t.*, \
+(SELECT json_group_array(json_array(s.pointer, CASE WHEN s.salt IS NOT NULL THEN lower(hex(s.salt)) END, s.value, s.erased_by, {there})) \
+FROM {values} AS s WHERE s.chain = t.chain AND s.seq = t.seq) AS {VALUES_COLUMN}, \
+(SELECT json_group_array(json_array(s.seq, s.pointer)) FROM {values} AS s \
+WHERE s.chain = t.chain AND s.erased_by = t.seq AND s.erased_by IS NOT NULL) AS {ERASED_COLUMN} FROM {table} AS t"
+    ))
 }
 
 /// Reads small tables whole, each row a JSON object of the stored values in the canonical form of whole rows.

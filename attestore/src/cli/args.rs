@@ -127,6 +127,31 @@ pub(crate) enum Chain {
         after_help = "Example:\n  attestore chain checkpoint app.db --format aegisagent --sign-with backup.key > today.checkpoint"
     )]
     Checkpoint(ChainCheckpoint),
+    /// Prove to an auditor that one record is in a chain: prints a small JSON file that stands alone
+    #[command(
+        after_help = "Example:\n  attestore chain prove app.db --format aegisagent --record 239864b1-e76d-5237-adee-e0c1a6673365 \\\n      --sign-with backup.key > record.proof.json"
+    )]
+    Prove(super::chain_prove::ChainProve),
+    /// Check such a proof by the file alone
+    #[command(
+        after_help = "Example:\n  attestore chain check-proof record.proof.json --public-key backup.key.pub"
+    )]
+    CheckProof(super::chain_prove::CheckProof),
+    /// Print AGLedger's key registry as its backups do (vault-public-keys.csv), or compare it with one
+    #[command(
+        after_help = "Example:\n  attestore chain registry dump/ > vault-public-keys.csv\n  attestore chain registry dump-after-restore/ --compare vault-public-keys.csv"
+    )]
+    Registry(super::chain_prove::ChainRegistry),
+    /// Append records to a native chain: NDJSON on standard input, each line the body of one
+    #[command(
+        after_help = "Example:\n  echo '{\"event\":\"paid\",\"order\":7}' | attestore chain append app.db --chain orders --secret CHAIN_KEY=env:CHAIN_KEY"
+    )]
+    Append(super::ledger::Append),
+    /// Erase values that records of a native chain commit to, on record
+    #[command(
+        after_help = "Example:\n  attestore chain erase app.db --chain people --record 7 --by dpo@example.com --reason \"request 4711\" --repo /srv/backups"
+    )]
+    Erase(super::ledger::Erase),
     /// Export the rows of the chains as NDJSON or CSV, with all that is needed to verify them from the file
     #[command(
         after_help = "--from and --to are half-open: from T on, before T. A row's own time counts. A filtered export still verifies: FILE.json says where it begins.\n\nExamples:\n  attestore chain export app.db --format aegisagent --out receipts.ndjson\n  attestore chain export z4j.db --format z4j --as csv --from 2026-11-01 --to 2026-12-01 --out november.csv\n  attestore chain export app.db --format caracal --out /mnt/archive --watermark /var/lib/caracal.watermark"
@@ -186,7 +211,7 @@ pub(crate) struct Backup {
     /// After the backup, keep only the newest N
     #[arg(long, value_name = "N")]
     pub(crate) keep_last: Option<u32>,
-    /// Threads that compress (default: one per core)
+    /// Threads that compress; from 2 on also connections that read a PostgreSQL server at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// How a SQLite file is copied
@@ -293,7 +318,7 @@ pub(crate) struct Restore {
     /// A backup's id, or `latest`
     #[arg(value_name = "ID")]
     pub(crate) id: String,
-    /// Where to: the database file, or a folder for a folder
+    /// Where to: the database file, postgres://… for a server's database, or a folder for a folder
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: String,
     /// Which object, where a backup has several (its name in `show`)
@@ -326,10 +351,21 @@ pub(crate) struct Restore {
     /// Restore although a migration in the backup is not the deployed program's
     #[arg(long)]
     pub(crate) allow_changed: bool,
+    /// End the sessions on the live PostgreSQL database (by default the restore is refused while there are any)
+    #[arg(long)]
+    pub(crate) end_sessions: bool,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresArguments,
     /// Restore although a migration in the backup failed half-way
     #[arg(long)]
     pub(crate) allow_dirty: bool,
-    /// Sign the log's entry about this restore
+    /// Who restores, for the record (default: the machine's name)
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// A checkpoint at which the chains stood before the restore, where the old database is lost or cannot be read
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_with")]
+    pub(crate) stood_at: Vec<PathBuf>,
+    /// Sign the record of this restore, by which a later verification tells it from a rollback, and the log's entry
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,
 }
@@ -479,12 +515,26 @@ pub(crate) struct ChainInput {
 pub(crate) struct ChainVerify {
     #[command(flatten)]
     pub(crate) input: ChainInput,
+    #[command(flatten)]
+    pub(crate) more: super::chain_more::ChainMore,
+    /// An older copy of the rows: names each row that differs, and proves what is left where the oldest were removed on record
+    #[arg(long, value_name = "INPUT")]
+    pub(crate) earlier: Option<String>,
+    /// List at most N chains where there are very many short ones (default: 10000)
+    #[arg(long, value_name = "N")]
+    pub(crate) max_chains: Option<std::num::NonZeroU32>,
     /// An earlier checkpoint that the chains must extend
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) checkpoint: Option<PathBuf>,
     /// The public key that must have signed the checkpoint (file or text)
     #[arg(long, value_name = "FILE|KEY", requires = "checkpoint")]
     pub(crate) checkpoint_key: Vec<String>,
+    /// Records of restores (default: DATABASE.lineage beside a SQLite file); a key of --public-key, --checkpoint-key or --lineage-key must have signed them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) lineage: Vec<PathBuf>,
+    /// A public key that may sign records of restores (file or text)
+    #[arg(long, value_name = "FILE|KEY")]
+    pub(crate) lineage_key: Vec<String>,
 }
 
 /// Arguments of `chain checkpoint`.
@@ -492,6 +542,8 @@ pub(crate) struct ChainVerify {
 pub(crate) struct ChainCheckpoint {
     #[command(flatten)]
     pub(crate) input: ChainInput,
+    #[command(flatten)]
+    pub(crate) more: super::chain_more::ChainMore,
     /// Sign the checkpoint with this key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) sign_with: Option<PathBuf>,

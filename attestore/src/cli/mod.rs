@@ -8,7 +8,10 @@ use clap::error::ErrorKind as Usage;
 
 mod args;
 mod chain_export;
+mod chain_more;
+mod chain_prove;
 mod guard;
+mod ledger;
 mod output;
 mod plan;
 mod postgres;

@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use attestore::backup::{self, BackupOptions};
-use attestore::chain::{self, ChainOptions};
+use attestore::chain;
 use attestore::drill::{self, DrillOptions};
 use attestore::input::{self, Input};
 use attestore::repository::{self, PruneOptions};
 use attestore::restore::{self, RestoreOptions};
 use attestore::verify::{self, VerifyOptions};
-use attestore::{Context, Error, aside, doctor, keys};
+use attestore::{Context, Error, aside, doctor, keys, lineage};
 use audit_chain::report::{ChainReport, Verdict};
 use backup_core::repository::{Level, RetentionPolicy};
 use backup_sqlite::Method;
 use clap::CommandFactory as _;
 
 use super::args::{self, Verb};
+use super::ledger;
 use super::output::{self, Output};
 use super::{Outcome, chain_export, progress, text};
 
@@ -43,6 +44,19 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         }
         Verb::Chain(args::Chain::Checkpoint(arguments)) => {
             chain_checkpoint(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Prove(arguments)) => {
+            super::chain_prove::prove(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::CheckProof(arguments)) => super::chain_prove::check(&arguments, out),
+        Verb::Chain(args::Chain::Registry(arguments)) => {
+            super::chain_prove::registry(&arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Append(arguments)) => {
+            ledger::append(arguments, out, &progress::context(quiet)?)
+        }
+        Verb::Chain(args::Chain::Erase(arguments)) => {
+            ledger::erase(arguments, out, &progress::context(quiet)?)
         }
         Verb::Chain(args::Chain::Export(arguments)) => {
             chain_export::run(arguments, out, &progress::context(quiet)?)
@@ -178,7 +192,11 @@ fn restore_backup(arguments: args::Restore, out: Output, ctx: &Context) -> Resul
         allow_newer: arguments.allow_newer,
         allow_changed: arguments.allow_changed,
         allow_dirty: arguments.allow_dirty,
+        postgres: arguments.postgres.options(),
+        end_sessions: arguments.end_sessions,
         sign_with: arguments.sign_with,
+        by: arguments.by,
+        stood_at: arguments.stood_at,
     };
     let restored = restore::restore(&arguments.repo, &arguments.id, &arguments.to, &options, ctx)?;
     out.show(&restored, text::restored)?;
@@ -189,8 +207,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
     // clap has seen to it that one of REPO and --plan is there.
     let repository = arguments.repo.unwrap_or_default();
     let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let server = arguments.scratch.as_deref().and_then(attestore::postgres::Server::parse);
+    let folder = arguments.scratch.as_deref().filter(|_| server.is_none());
     let options = DrillOptions {
-        scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
+        scratch: folder.map(input::database).transpose()?,
+        server,
         checks: arguments.checks,
         report: arguments.report,
         identity: arguments.identity,
@@ -239,33 +260,29 @@ fn outcome_of(report: &ChainReport) -> Outcome {
     }
 }
 
-/// Reads what every verb on chains takes.
-fn chain_options(arguments: &args::ChainInput) -> Result<(Input, ChainOptions), Error> {
-    let options = ChainOptions {
-        format: arguments.format.clone(),
-        table: arguments.table.clone(),
-        keys: keys::key_ring(&arguments.secrets, &arguments.public_keys, &arguments.trust_anchors)?,
-        checkpoint: None,
-        threads: arguments.jobs.map_or(0, |jobs| jobs as usize),
-        postgres: arguments.postgres.options(),
-    };
-    // An unknown format is said before the input is looked at.
-    chain::format(&options.format)?;
-    Ok((Input::parse(&arguments.input)?, options))
-}
-
 fn chain_verify(arguments: &args::ChainVerify, out: Output, ctx: &Context) -> Result<Outcome, Error> {
-    let (input, mut options) = chain_options(&arguments.input)?;
+    let (input, mut options) = super::chain_more::options(&arguments.input, &arguments.more)?;
+    options.earlier = arguments.earlier.as_deref().map(Input::parse).transpose()?;
+    options.max_chains = arguments.max_chains.map_or(0, |max| max.get() as usize);
     let trusted = keys::public_keys(&arguments.checkpoint_key)?;
     options.checkpoint =
         arguments.checkpoint.as_deref().map(|path| chain::read_checkpoint(path, &trusted)).transpose()?;
+    for key in trusted.into_iter().chain(keys::public_keys(&arguments.lineage_key)?) {
+        options.keys.add_restore_key(*key.verifying_key());
+    }
+    for path in &arguments.lineage {
+        lineage::read_file(path)?.into_iter().for_each(|record| options.keys.add_restore(record));
+    }
+    if let (Input::Sqlite(path), true) = (&input, arguments.lineage.is_empty()) {
+        lineage::add_beside(&mut options.keys, path)?;
+    }
     let report = chain::verify_chain(&input, &options, ctx)?;
     out.show(&report, text::chain_report)?;
     Ok(outcome_of(&report))
 }
 
 fn chain_checkpoint(arguments: &args::ChainCheckpoint, out: Output, ctx: &Context) -> Result<Outcome, Error> {
-    let (input, options) = chain_options(&arguments.input)?;
+    let (input, options) = super::chain_more::options(&arguments.input, &arguments.more)?;
     let key = keys::signing_key(arguments.sign_with.as_deref())?;
     let made = chain::checkpoint_chain(&input, &options, key.as_ref(), ctx)?;
     out.show_exact(&made, |made| made.note.clone())?;

@@ -18,6 +18,8 @@ macro_rules! line {
     };
 }
 
+pub(super) use line;
+
 /// How many findings are printed before the rest is only counted.
 const SHOWN: usize = 20;
 

@@ -156,3 +156,58 @@ fn a_chain_in_a_server_is_verified_checkpointed_and_backed_up() {
         world.json(0, [&["chain", "verify", "rows.ndjson", "--format", "caracal"][..], &secret].concat());
     assert_eq!(exported["records"], 50);
 }
+
+#[test]
+fn a_backup_by_several_connections_is_drilled_on_a_named_server_and_on_a_throwaway_one() {
+    let url = database(USERS);
+    let world = World::new();
+    world.run(["init", "repo"]).good();
+    let made = world.json(0, ["backup", &url, "--to", "repo", "--jobs", "2"]);
+    assert_eq!(made["sources"][0]["tables"]["public.users"], 50);
+    assert!(made["objects"].to_string().contains("database/db/restore.sh"), "{made}");
+    world.run(["verify", "repo", "--all"]).good();
+    let check = "SELECT count(*) = 50 FROM users";
+    for scratch in [Some(cluster().url("postgres")), None] {
+        let mut arguments = vec!["drill", "repo", "latest", "--check", check];
+        arguments.extend(scratch.iter().flat_map(|url| ["--scratch", url.as_str()]));
+        let report = world.json(0, arguments);
+        let text = report.to_string();
+        assert!(text.contains("rows and digests of every table") && text.contains(check), "{text}");
+    }
+    // What does not hold is told, by exit status too.
+    let report = world.json(1, ["drill", "repo", "latest", "--check", "SELECT count(*) = 7 FROM users"]);
+    assert_eq!(report["ok"], false);
+}
+
+#[test]
+fn a_postgres_database_is_restored_beside_and_renamed() {
+    let url = database(USERS);
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    let world = World::new();
+    world.run(["init", "repo"]).good();
+    world.run(["backup", &url, "--to", "repo"]).good();
+    execute(&name, "DELETE FROM users");
+    let plan = world.json(0, ["restore", "repo", "latest", "--to", &url, "--plan"]);
+    assert!(plan["plan"]["steps"].to_string().contains("_bad_"), "{plan}");
+    assert_eq!(count(&name), 0);
+    world.fails(
+        ErrorKind::Mismatch,
+        ["restore", "repo", "latest", "--to", &url, "--check", "SELECT count(*) > 50 FROM users"],
+    );
+    assert_eq!(count(&name), 0);
+    let holder =
+        Connection::open(&cluster().address(&name).unwrap(), &SessionOptions::default(), &Context::new())
+            .unwrap();
+    world.fails(ErrorKind::InUse, ["restore", "repo", "latest", "--to", &url]);
+    drop(holder);
+    let done = world
+        .json(0, ["restore", "repo", "latest", "--to", &url, "--check", "SELECT count(*) = 50 FROM users"]);
+    assert!(done["set_aside"][0].as_str().unwrap().starts_with(&format!("{name}_bad_")), "{done}");
+    assert_eq!(count(&name), 50);
+}
+
+fn count(name: &str) -> i64 {
+    let address = cluster().address(name).unwrap();
+    let mut connection = Connection::open(&address, &SessionOptions::default(), &Context::new()).unwrap();
+    connection.client().query_one("SELECT count(*) FROM public.users", &[]).unwrap().get(0)
+}

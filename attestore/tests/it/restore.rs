@@ -51,7 +51,7 @@ fn a_target_that_cannot_be_meant_is_refused() {
     world.fails(ErrorKind::InvalidInput, restore("repo/backups/one/database/app.db.zst"));
     world.fails(ErrorKind::NotFound, restore("nowhere/x.db"));
     world.fails(ErrorKind::InvalidName, restore("x.db-wal"));
-    world.fails(ErrorKind::Unsupported, restore("postgres://u:p@h/d"));
+    world.fails(ErrorKind::NotFound, restore("postgres://u:p@h/d"));
     world.fails(ErrorKind::NotFound, ["restore", "repo", "two", "--to", "x.db"]);
     world.fails(
         ErrorKind::NotFound,

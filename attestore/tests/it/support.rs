@@ -338,6 +338,42 @@ pub(crate) fn append_receipts(
     }
 }
 
+/// Hashes and links a tenant's receipts anew from the first on, as one who edited them would, and signs them with a key.
+pub(crate) fn rechain(connection: &Connection, tenant: &str, key: Option<&SigningKey>) {
+    let names: Vec<_> = MEMBERS.into_iter().chain(["action_hash"]).collect();
+    let sql = format!("SELECT {} FROM action_receipts WHERE tenant_id = ?1 ORDER BY rowid", names.join(","));
+    let mut statement = connection.prepare(&sql).unwrap();
+    let rows: Vec<Map<String, Value>> = statement
+        .query_map([tenant], |row| {
+            Ok(names
+                .iter()
+                .enumerate()
+                .map(|(at, name)| ((*name).to_owned(), json!(row.get_unwrap::<_, Option<String>>(at))))
+                .collect())
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut prev = String::new();
+    for mut row in rows {
+        row.insert("prev_receipt_hash".into(), json!(prev));
+        let hash = receipt_hash(&row);
+        connection
+            .execute(
+                "UPDATE action_receipts SET prev_receipt_hash = ?1, receipt_hash = ?2, signature = ?3, signer_public_key = ?4 WHERE id = ?5",
+                (
+                    &prev,
+                    &hash,
+                    key.map(|key| hex::encode(key.sign(hash.as_bytes()).to_bytes())),
+                    key.map(|key| hex::encode(key.verifying_key().as_bytes())),
+                    row["id"].as_str().unwrap(),
+                ),
+            )
+            .unwrap();
+        prev = hash;
+    }
+}
+
 /// Hashes a receipt: SHA-256 over its 14 members, `id` under the name `event_id`.
 pub(crate) fn receipt_hash(row: &Map<String, Value>) -> String {
     let mut hashed = Map::new();

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 21] = [
+const VERBS: [&[&str]; 24] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -23,6 +23,9 @@ const VERBS: [&[&str]; 21] = [
     &["chain"],
     &["chain", "verify"],
     &["chain", "checkpoint"],
+    &["chain", "prove"],
+    &["chain", "check-proof"],
+    &["chain", "registry"],
     &["set-aside"],
     &["status"],
     &["gaps"],

@@ -6,13 +6,20 @@
 //! plain again is `unsigned`: its plain records can be anybody's.
 //!
 //! A chain is in the order of `seq`, from 1 without gaps, and begins with an empty `prev`.
+//!
+//! Where the source brings the values along that records commit to, each is checked ([`crate::erasure`]). Records of
+//! the reserved kinds are marked for the last word.
 
 use crate::canonical::RowForm;
+use crate::commitment::commitments;
+use crate::erasure::{self, ERASED_COLUMN, Erasure, VALUES_COLUMN};
 use crate::error::{Error, Result};
-use crate::format::{ChainFormat, Conclusion, Fault, Link, LinkRules, Record, RecordRule, Seal, Setup};
+use crate::format::{
+    ChainFormat, Conclusion, Fault, Link, LinkRules, Mark, Record, RecordRule, Remark, Seal, Setup,
+};
 use crate::keys::KeyRing;
-use crate::native::{COLUMNS, Fields, NativeKey, VERSION, parse_time};
-use crate::report::{Finding, FindingKind};
+use crate::native::{COLUMNS, Fields, NativeKey, VERSION, kind, parse_time};
+use crate::report::{Finding, FindingKind, Note, NoteKind};
 use crate::value::{Columns, Row, Value};
 
 /// The native chain.
@@ -22,8 +29,14 @@ pub struct Native;
 /// The table that a native chain is kept in, unless the service names another.
 pub const TABLE: &str = "attestore_chain";
 
+/// What the name of the table ends with that keeps the values which records commit to.
+pub const VALUES_SUFFIX: &str = "_values";
+
 /// How many unknown keys and versions are told apart by name; what is made up must not fill the memory.
 const MAX_LABELS: usize = 4_096;
+
+/// How many erasures are noted one by one.
+const MAX_ERASURES: usize = 100;
 
 impl ChainFormat for Native {
     fn name(&self) -> &str {
@@ -46,6 +59,10 @@ impl ChainFormat for Native {
         &["chain", "seq"]
     }
 
+    fn values_table(&self, table: &str) -> Option<String> {
+        Some(format!("{table}{VALUES_SUFFIX}"))
+    }
+
     fn time_column(&self) -> Option<&str> {
         Some("at")
     }
@@ -65,10 +82,19 @@ impl ChainFormat for Native {
                 what: format!("no column {}; found {}", missing.join(", "), columns.names().join(", ")),
             });
         }
+        // What the source brings along stands behind the row's own columns and is not of the row.
+        let own = match columns.names() {
+            [own @ .., values, erased] if values == VALUES_COLUMN && erased == ERASED_COLUMN => own,
+            own => own,
+        };
         Ok(Box::new(Rule {
             places: COLUMNS.map(|column| columns.position(column)),
             keys: Keys::new(setup.keys),
-            form: RowForm::new(columns),
+            form: RowForm::new(&Columns::new(own.iter().cloned())),
+            own: own.len(),
+            beside: own.len() < columns.names().len(),
+            emitted: 0,
+            remarks: Vec::new(),
         }))
     }
 
@@ -85,7 +111,93 @@ impl ChainFormat for Native {
                 explains: "a chain that is keyed stays keyed; anybody can write a plain record".into(),
             });
         }
+        conclude_erasures(whole);
+        conclude_vouched(whole);
         Ok(())
+    }
+}
+
+/// Takes back what is said of missing secrets where the checkpoint vouches for the rows: they are in its tree as they
+/// stand, and an outsider needs no secret to see that.
+fn conclude_vouched(whole: &mut Conclusion<'_>) {
+    let vouched: Vec<(String, u64, u64)> = whole
+        .walk
+        .chains
+        .iter()
+        .filter(|chain| chain.vouched() > 0)
+        .map(|chain| {
+            let first = u64::try_from(chain.first).unwrap_or(1);
+            (chain.id.clone(), first, first.saturating_add(chain.vouched() - 1))
+        })
+        .collect();
+    for (id, first, last) in vouched {
+        let taken = whole.retract(|finding| {
+            finding.kind == FindingKind::UnknownKey
+                && finding.chain == id
+                && finding.position.is_some_and(|position| (first..=last).contains(&position))
+        });
+        let mut records = 0;
+        for mut finding in taken {
+            let (from, to) =
+                (finding.position.unwrap_or(first), finding.last.or(finding.position).unwrap_or(first));
+            records += to.min(last).saturating_sub(from) + 1;
+            if to > last {
+                finding.position = Some(last + 1);
+                finding.last = (to > last + 1).then_some(to);
+                whole.report(finding);
+            }
+        }
+        if records == 0 {
+            continue;
+        }
+        if let Some(chain) = whole.walk.chains.iter_mut().find(|chain| chain.id == id) {
+            chain.unchecked = chain.unchecked.saturating_sub(records);
+        }
+        whole.note(Note {
+            kind: NoteKind::NotChecked,
+            chain: id,
+            position: Some(first),
+            last: Some(last),
+            explains: format!(
+                "{records} records were made with a secret that is not at hand: their hashes were not computed, and they are row for row those of the checkpoint"
+            ),
+        });
+    }
+}
+
+/// Notes the erasures on record, and reports values that are still there though they are on record as erased.
+fn conclude_erasures(whole: &mut Conclusion<'_>) {
+    let (marks, _) = whole.marks();
+    let told: Vec<(Mark, erasure::Told)> = marks
+        .iter()
+        .filter_map(|mark| Some((mark.clone(), serde_json::from_str::<erasure::Told>(&mark.text).ok()?)))
+        .filter(|(_, told)| told.kind == kind::ERASURE)
+        .collect();
+    for (at, (mark, told)) in told.iter().enumerate() {
+        // What was pruned since took its values along.
+        let first = whole.walk.by_id(&mark.chain).and_then(|chain| u64::try_from(chain.first).ok());
+        if let Some(seq) = told.unclaimed.filter(|seq| first.is_some_and(|first| *seq >= first)) {
+            whole.report(Finding {
+                kind: FindingKind::StateMismatch,
+                chain: mark.chain.clone(),
+                position: Some(mark.number),
+                last: None,
+                record: None,
+                expected: Some("no value".into()),
+                found: Some(format!("a value of record {seq}")),
+                explains: "a value that this record says was erased is there again, or was never erased"
+                    .into(),
+            });
+        }
+        if at < MAX_ERASURES {
+            whole.note(Note {
+                kind: NoteKind::Erased,
+                chain: mark.chain.clone(),
+                position: Some(mark.number),
+                last: None,
+                explains: told.sentence(),
+            });
+        }
     }
 }
 
@@ -95,6 +207,43 @@ struct Rule {
     places: [Option<usize>; 8],
     keys: Keys,
     form: RowForm,
+    /// How many columns are the row's own.
+    own: usize,
+    /// Whether the source brings values along behind them.
+    beside: bool,
+    /// How many records were emitted since the remarks were taken.
+    emitted: u32,
+    remarks: Vec<Remark>,
+}
+
+impl Rule {
+    /// Checks what the body commits to and lists; returns what is to be seen again in the last word.
+    fn body(&mut self, body: &str, row: &Row<'_>, faults: &mut Vec<Fault>) -> Option<Box<str>> {
+        let mut remark = |kind, explains| self.remarks.push(Remark { record: self.emitted, kind, explains });
+        let has = |words: &[u8]| memchr::memmem::find(body.as_bytes(), words).is_some();
+        let reserved = if has(b"attestore") || has(b"\\u00") { kind::of(body) } else { None };
+        let erasure = match reserved.as_deref() {
+            Some(kind::ERASURE) => Erasure::parse(body),
+            _ => None,
+        };
+        let mut unclaimed = None;
+        if self.beside {
+            if erasure::check_values(body, row.at(Some(self.own)), faults) > 0 {
+                remark(NoteKind::Erased, "values that they commit to were erased on record");
+            }
+            let listed = erasure.as_ref().map_or(&[][..], |erasure| &erasure.fields);
+            unclaimed = erasure::check_erased(listed, row.at(Some(self.own + 1)), faults);
+        } else if !commitments(body).is_empty() {
+            remark(
+                NoteKind::NotChecked,
+                "values that they commit to are not in this input, so only the commitments were verified",
+            );
+        }
+        match erasure {
+            Some(erasure) => Some(erasure::mark(&erasure, unclaimed)),
+            None => reserved.map(|_| body.into()),
+        }
+    }
 }
 
 impl RecordRule for Rule {
@@ -122,7 +271,10 @@ impl RecordRule for Rule {
             faults.push(malformed(format!("v is {}, expected an integer", v.type_name())));
             Seal::None
         };
-        let leaf = self.form.leaf(row);
+        let mark = body.as_text().and_then(|body| self.body(body, row, &mut faults));
+        let own = Row { values: row.values.get(..self.own).unwrap_or(row.values), extra: row.extra };
+        let leaf = self.form.leaf(&own);
+        self.emitted += 1;
         emit(Record {
             chain: chain.as_text().unwrap_or(""),
             id: hash.as_text().unwrap_or(""),
@@ -133,8 +285,14 @@ impl RecordRule for Rule {
             time: at.as_text().and_then(parse_time),
             seal,
             faults,
+            mark,
             ..Record::default()
         })
+    }
+
+    fn remarks(&mut self) -> Vec<Remark> {
+        self.emitted = 0;
+        std::mem::take(&mut self.remarks)
     }
 
     fn key_labels(&self) -> Vec<String> {

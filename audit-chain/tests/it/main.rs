@@ -10,6 +10,7 @@ mod caracal_writer;
 mod documents;
 mod every_format;
 mod iter_rows;
+mod lineage;
 mod merkle;
 mod native;
 mod note;

@@ -237,6 +237,12 @@ impl Repository {
         &self.header.id
     }
 
+    /// Returns who writes entries into its log: the machine's name, or what the caller said.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+
     /// Returns the repository's folder.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -7,9 +7,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use audit_chain::commitment::{MEMBER, SealedValue, commitments, seal};
 use audit_chain::native::{NativeHead, NativeKey, NativeRecord, kind};
 use backup_core::error::{Error, ErrorKind, Result};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
 use super::fault;
@@ -20,12 +21,13 @@ use super::layout::{Layout, require_transaction};
 pub struct Draft {
     pub(super) body: String,
     pub(super) at_us: Option<i64>,
+    pub(super) values: Vec<SealedValue>,
 }
 
 impl Draft {
     /// Takes a text as it stands, usually a JSON object: these bytes are hashed and stored.
     pub fn new(body: impl Into<String>) -> Self {
-        Self { body: body.into(), at_us: None }
+        Self { body: body.into(), at_us: None, values: Vec::new() }
     }
 
     /// Serializes a value as JSON.
@@ -37,6 +39,19 @@ impl Draft {
             Error::new(ErrorKind::InvalidInput, "the record has no JSON form").with_source(error)
         })?;
         Ok(Self::new(body))
+    }
+
+    /// Keeps the values at these JSON pointers outside the chain, where they can be erased: the body only commits to
+    /// them, each with a fresh salt ([`audit_chain::commitment`]). The body is written anew as compact JSON.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the body is no JSON object or array, or there is no value at a pointer.
+    pub fn personal(self, pointers: &[impl AsRef<str>]) -> Result<Self> {
+        if pointers.is_empty() {
+            return Ok(self);
+        }
+        let (body, values) = seal(&self.body, pointers)?;
+        Ok(Self { body, values, ..self })
     }
 
     /// Sets the time, in microseconds since 1970; by default it is that of the append.
@@ -58,17 +73,6 @@ pub struct Receipt {
     pub at: String,
     /// The record's hash, 64 lowercase hexadecimal digits.
     pub hash: String,
-}
-
-impl From<&NativeRecord> for Receipt {
-    fn from(record: &NativeRecord) -> Self {
-        Self {
-            chain: record.chain.clone(),
-            seq: record.seq,
-            at: record.at.clone(),
-            hash: record.hash.clone(),
-        }
-    }
 }
 
 /// One native chain in a SQLite database: which table, which chain, which key.
@@ -113,6 +117,12 @@ impl Ledger {
         self
     }
 
+    /// Returns another chain in the same table, with the same key.
+    #[must_use]
+    pub fn of_chain(&self, chain: impl Into<String>) -> Self {
+        Self { chain: chain.into(), ..self.clone() }
+    }
+
     /// Returns the tables.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
@@ -143,6 +153,17 @@ impl Ledger {
             Err(rusqlite::Error::QueryReturnedNoRows) => Ok(NativeHead::genesis(self.chain.as_str())),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Returns the id of the key that made the last record; `None` for a plain one, or none.
+    ///
+    /// # Errors
+    /// As [`Ledger::head`].
+    pub fn head_key(&self, connection: &Connection) -> Result<Option<String>> {
+        let found = connection
+            .query_row(&self.layout.head_sql(), [&self.chain], |row| row.get::<_, Option<String>>(2))
+            .optional();
+        Ok(found.map_err(|error| fault("read the head of the chain in", connection, error))?.flatten())
     }
 
     /// Appends a record in the caller's transaction, best one that was begun `IMMEDIATE`.
@@ -183,12 +204,12 @@ impl Ledger {
         drafts: impl IntoIterator<Item = Draft>,
     ) -> Result<Vec<Receipt>> {
         let mut open = self.open(connection)?;
-        drafts.into_iter().map(|draft| open.append(allowed(draft)?)).collect()
+        drafts.into_iter().map(|draft| open.append(&allowed(draft)?)).collect()
     }
 
     /// Appends a record of any kind.
-    pub(super) fn append_any(&self, connection: &Connection, draft: Draft) -> Result<Receipt> {
-        self.open(connection)?.append(draft)
+    pub(crate) fn append_any(&self, connection: &Connection, draft: Draft) -> Result<Receipt> {
+        self.open(connection)?.append(&draft)
     }
 
     /// Takes the lock, reads the head and prepares the statements for a transaction of appends.
@@ -211,32 +232,58 @@ pub(super) struct Open<'c> {
 
 impl Open<'_> {
     /// Appends the next record.
-    pub(super) fn append(&mut self, draft: Draft) -> Result<Receipt> {
+    pub(super) fn append(&mut self, draft: &Draft) -> Result<Receipt> {
+        let record = self.make(draft)?;
+        self.store(record, draft)
+    }
+
+    /// Makes the next record; the head stays where it is.
+    pub(super) fn make(&self, draft: &Draft) -> Result<NativeRecord> {
         let at_us = draft.at_us.unwrap_or_else(now_us);
-        let record = self.head.next(at_us, draft.body, self.ledger.key.as_ref())?;
+        Ok(self.head.next(at_us, draft.body.as_str(), self.ledger.key.as_ref())?)
+    }
+
+    /// Stores the record that was made, with the values that it commits to, and moves the head to it.
+    pub(super) fn store(&mut self, record: NativeRecord, draft: &Draft) -> Result<Receipt> {
+        let failed = |error| fault("append to the chain in", self.connection, error);
         let seq = i64::try_from(record.seq).unwrap_or(i64::MAX);
         let (v, key_id) = (record.v, &record.key_id);
-        let values = params![record.chain, seq, record.at, record.body, v, key_id, record.prev, record.hash];
-        self.insert
-            .execute(values)
-            .map_err(|error| fault("append to the chain in", self.connection, error))?;
+        let row = params![record.chain, seq, record.at, record.body, v, key_id, record.prev, record.hash];
+        self.insert.execute(row).map_err(failed)?;
+        if !draft.values.is_empty() {
+            let sql = self.ledger.layout.insert_value_sql();
+            let mut keep = self.connection.prepare(&sql).map_err(failed)?;
+            for value in &draft.values {
+                let row = params![record.chain, seq, value.pointer, value.salt, value.value];
+                keep.execute(row).map_err(failed)?;
+            }
+        }
         self.head = NativeHead::from(&record);
-        Ok(Receipt::from(&record))
+        Ok(Receipt { chain: record.chain, seq: record.seq, at: record.at, hash: record.hash })
     }
 }
 
 /// Refuses bodies that only Attestore writes.
 pub(super) fn allowed(draft: Draft) -> Result<Draft> {
-    match kind::of(&draft.body) {
-        None => Ok(draft),
-        Some(reserved) => Err(Error::new(
+    if let Some(reserved) = kind::of(&draft.body) {
+        return Err(Error::new(
             ErrorKind::InvalidInput,
             format!(
                 "a body of the kind {reserved} is not a service's to write: names that begin with {} are reserved",
                 kind::PREFIX
             ),
-        )),
+        ));
     }
+    if commitments(&draft.body).len() != draft.values.len() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("a body that commits to values comes without them: the member {MEMBER:?} is reserved"),
+        )
+        .with_hint(
+            "name the values with `Draft::personal`; what users hand in goes into the body as a string",
+        ));
+    }
+    Ok(draft)
 }
 
 /// Returns the time in microseconds since 1970.

@@ -22,7 +22,7 @@ use crate::schema::quote;
 pub const DEFAULT_TABLE: &str = audit_chain::formats::native::TABLE;
 
 /// What the name of the table of values ends with.
-pub const VALUES_SUFFIX: &str = "_values";
+pub const VALUES_SUFFIX: &str = audit_chain::formats::native::VALUES_SUFFIX;
 
 /// The longest name of a table, in bytes: names are made from it.
 const MAX_NAME_BYTES: usize = 200;

@@ -8,10 +8,14 @@
 //! at once wait for each other's lock; a fork is impossible by two unique indexes.
 
 mod append;
+mod erase;
 pub mod layout;
+mod writer;
 
 pub use append::{Draft, Ledger, Receipt};
+pub use erase::{EraseOptions, Erased, scrub};
 pub use layout::Layout;
+pub use writer::{DEFAULT_BUSY_TIMEOUT, DEFAULT_GROUP, DEFAULT_QUEUE, Pending, Writer, WriterOptions};
 
 use std::path::Path;
 

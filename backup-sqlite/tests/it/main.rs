@@ -9,6 +9,8 @@ mod conformance;
 mod crash;
 mod into;
 mod ledger;
+mod ledger_erase;
+mod ledger_writer;
 mod live;
 mod receipts;
 mod restore;
@@ -21,6 +23,7 @@ fn roles(role: &str) {
     match role {
         "into" => into::role(),
         "into-once" => into::role_once(),
+        "ledger" => ledger_writer::role(),
         "rewrite" => live::role(),
         "restore" => crash::role(),
         "restore-told" => restore::role(),

@@ -108,12 +108,14 @@ impl AgledgerDump {
     /// As [`verify`].
     pub fn verify(&self, keys: &KeyRing, options: &VerifyOptions<'_>) -> Result<ChainReport> {
         let options = VerifyOptions {
+            earlier: options.earlier,
             threads: options.threads,
             companions: None,
             tables: Some(&self.tables),
             max_chains: options.max_chains,
             scratch: options.scratch,
             checkpoint: options.checkpoint,
+            tails: options.tails,
             starts: options.starts,
             cancel: options.cancel,
             progress: options.progress,

@@ -24,7 +24,7 @@ pub const REGISTRY_COLUMNS: [&str; 6] =
     ["key_id", "public_key", "algorithm", "status", "activated_at", "retired_at"];
 
 /// One way in which two registries differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RegistryDifference {
     /// The key.
     pub key_id: String,

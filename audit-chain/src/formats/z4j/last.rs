@@ -439,8 +439,9 @@ impl Last<'_, '_> {
                     finding.kind = FindingKind::LinkBroken;
                     finding.explains = "a row from before the prune boundary was put back".into();
                 }
-                // At this point these can only come from the comparison with an earlier checkpoint.
-                FindingKind::Truncated | FindingKind::Rewritten => {
+                // At this point these can only come from the comparison with an earlier checkpoint; where the earlier
+                // rows were at hand, they name a row.
+                FindingKind::Truncated | FindingKind::Rewritten if finding.position.is_none() => {
                     finding.kind = FindingKind::CheckpointMismatch;
                     finding.explains = format!(
                         "the checkpoint's head is not here; the rows up to {at} were removed on record since, so it may be among them: an earlier copy of the chain tells"

@@ -142,6 +142,7 @@ impl RecordRule for Rule {
             seal: judged.seal,
             faults: judged.faults,
             snapshot: &self.snapshot,
+            mark: None,
             number: None,
         })
     }

@@ -145,6 +145,54 @@ async fn the_migrations_that_sqlx_records_are_those_of_the_folder() {
     assert!(matches!(refused, Error::Migration(_)), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_are_on_record_in_one_chain_that_verifies_whoever_writes() {
+    use audit_chain::keys::KeyRing;
+    use backup_core::context::Context;
+    use backup_core::traits::{ChainRequest, ChainVerify as _};
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(folder.path(), SqliteJournalMode::Wal).await.keyed(&[7; 32]).unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                for number in 0..10 {
+                    service.write(&format!("note {number} of {writer}")).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    // A request that fails leaves neither the note nor its record.
+    let mut failing = service.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO notes (text) VALUES ('lost')").execute(&mut *failing).await.unwrap();
+    failing.rollback().await.unwrap();
+    let verify = || {
+        let mut keys = KeyRing::new();
+        keys.add_secret("K", vec![7; 32]);
+        let format = audit_chain::formats::by_name("native").unwrap();
+        let request = ChainRequest { format, table: None, keys, checkpoint: None, copy: false };
+        SqliteSource::new(folder.path().join("notes.db")).verify_chain(&request, &Context::new()).unwrap()
+    };
+    let report = verify();
+    assert!(report.ok, "{report:?}");
+    assert_eq!(
+        (report.records, i64::try_from(report.records).unwrap()),
+        (40, service.count().await.unwrap())
+    );
+    // The guards hold for sqlx too, and a value that is changed past them is found.
+    let changed = sqlx::query("UPDATE attestore_chain_values SET value = '\"x\"' WHERE seq = 7");
+    assert!(changed.execute(&service.pool).await.is_err());
+    sqlx::query("DROP TRIGGER attestore_chain_values_no_update").execute(&service.pool).await.unwrap();
+    let changed = sqlx::query("UPDATE attestore_chain_values SET value = '\"x\"' WHERE seq = 7");
+    changed.execute(&service.pool).await.unwrap();
+    let report = verify();
+    assert_eq!(report.findings[0].position, Some(7), "{report:?}");
+    assert!(report.findings[0].explains.contains("/text"), "{report:?}");
+}
+
 #[test]
 fn the_binary_runs() {
     let folder = tempfile::tempdir().unwrap();
