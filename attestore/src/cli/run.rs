@@ -78,6 +78,7 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         Verb::Drill(arguments) if arguments.plan.is_some() => {
             super::plan::drill(&arguments, out, &progress::context(quiet)?)
         }
+        Verb::Gaps(arguments) => super::plan::gaps(&arguments, out, &progress::context(quiet)?),
         Verb::Runbook(arguments) => super::plan::runbook(&arguments, out),
         Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
