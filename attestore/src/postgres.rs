@@ -169,7 +169,8 @@ pub(crate) fn snapshot(
     alone: bool,
     ctx: &Context,
 ) -> Result<Held> {
-    let source = source(server, &options.postgres, own.unwrap_or(chains), alone)?;
+    let mut source = source(server, &options.postgres, own.unwrap_or(chains), alone)?;
+    source.options.parallel.jobs = options.jobs.map_or(1, |jobs| jobs as usize);
     let held = match own {
         Some(own) => own.to_vec(),
         None if alone || chains.is_empty() => chains.to_vec(),

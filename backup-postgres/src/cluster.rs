@@ -51,6 +51,8 @@ pub struct ClusterOptions {
     pub at_least: i32,
     /// Where the folder is made; `None` takes the system's folder for temporary files.
     pub parent: Option<PathBuf>,
+    /// The port, which is part of the socket's name too; 0 means 5432.
+    pub port: u16,
     /// Further settings of the server (`name`, `value`).
     pub settings: Vec<(String, String)>,
     /// The locale of the cluster; `None` means `C`.
@@ -68,6 +70,7 @@ pub struct ScratchCluster {
     guard: Child,
     bin: PathBuf,
     major: i32,
+    port: u16,
 }
 
 impl ScratchCluster {
@@ -137,6 +140,8 @@ impl ScratchCluster {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", GUARD, "attestore-guard"]).arg(folder).arg(bin.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(folder);
+        let port = if options.port == 0 { 5432 } else { options.port };
+        command.arg("-p").arg(port.to_string());
         let quick = ["listen_addresses=", "fsync=off", "full_page_writes=off", "synchronous_commit=off"];
         for setting in quick
             .into_iter()
@@ -159,8 +164,13 @@ impl ScratchCluster {
                     .with_source(error),
             )
         })?;
-        let cluster =
-            Self { folder: folder.to_owned(), guard, bin: bin.to_owned(), major: initdb.version.major() };
+        let cluster = Self {
+            folder: folder.to_owned(),
+            guard,
+            bin: bin.to_owned(),
+            major: initdb.version.major(),
+            port,
+        };
         cluster.wait(ctx)?;
         Ok(cluster)
     }
@@ -205,7 +215,8 @@ impl ScratchCluster {
         let escaped = |text: &str| {
             percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
         };
-        format!("postgres://{SUPERUSER}@{}/{}", escaped(&self.folder.to_string_lossy()), escaped(database))
+        let folder = escaped(&self.folder.to_string_lossy());
+        format!("postgres://{SUPERUSER}@{folder}:{}/{}", self.port, escaped(database))
     }
 
     /// Returns the folder of its socket, data and log.

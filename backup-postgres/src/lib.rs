@@ -8,6 +8,7 @@
 //! - [`source`]: a database as a source of backups and of chains to verify ([`PostgresSource`])
 //! - [`table`]: rows of a table or query by `COPY`, in one snapshot
 //! - [`catalog`], [`facts`], [`migrations`]: what a database holds, and what a backup says of it
+//! - [`drill`]: a restore that is checked, timed and thrown away
 //! - [`restore`]: a database put back beside the live one, proven, renamed ([`PostgresRestore`])
 //! - [`cluster`]: a throwaway server for drills and tests
 //!
@@ -18,6 +19,7 @@ pub mod cluster;
 pub mod connect;
 pub mod conninfo;
 mod copytext;
+pub mod drill;
 mod dump;
 pub mod environment;
 pub mod error;

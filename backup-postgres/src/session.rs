@@ -124,7 +124,15 @@ impl Joiner {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",
             self.id.replace('\'', "''")
         );
-        connection.run("join the snapshot of", ctx, |client| client.batch_execute(&sql))?;
+        let joined = connection.run("join the snapshot of", ctx, |client| client.batch_execute(&sql));
+        joined.map_err(|error| match error.sqlstate() {
+            // It ended with the session that held it.
+            Some("22023" | "42704" | "58P01") => {
+                Error::new(ErrorKind::Unavailable, format!("the snapshot is gone: {error}"))
+                    .with_hint("see the server's log, and try again")
+            }
+            _ => error,
+        })?;
         Ok(connection)
     }
 

@@ -1,6 +1,7 @@
-//! Reads single columns of a database that nobody writes: for checks of values that no chain covers.
+//! Reads single columns of a database: for checks of values that no chain covers.
 //!
-//! The facade's credential-gap report calls [`read_columns`] on a restored copy. Rows go by one at a time; nothing is kept.
+//! The facade's credential-gap report calls [`read_columns`] on a restored copy or on a live database, which it opens through SQLite
+//! as everything here does; one statement reads one snapshot. Rows go by one at a time; nothing is kept.
 
 use std::path::Path;
 
@@ -9,11 +10,21 @@ use backup_core::error::{Error, ErrorKind, Result};
 use rusqlite::types::ValueRef;
 
 use crate::fault::explain;
-use crate::open::open_immutable;
+use crate::open::{open_immutable, open_live};
 use crate::schema::{quote, user_tables};
+use crate::table::DEFAULT_BUSY_TIMEOUT;
 
 /// How many rows go by before the caller's flag is looked at.
 const LOOK_EVERY: u64 = 1_024;
+
+/// Whether others may have the database open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// A copy that nobody writes.
+    Copy,
+    /// A database that others may be using.
+    Live,
+}
 
 /// One value of a row, borrowed while the row goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +57,17 @@ impl<'a> Cell<'a> {
 /// `NotFound` when there is no such table or column, naming what there is; what SQLite and `each` say.
 pub fn read_columns(
     path: &Path,
+    reading: Reading,
     table: &str,
     id: Option<&str>,
     columns: &[&str],
     ctx: &Context,
     each: &mut dyn FnMut(&str, &[Cell<'_>]) -> Result<()>,
 ) -> Result<()> {
-    let connection = open_immutable(path)?;
+    let connection = match reading {
+        Reading::Copy => open_immutable(path)?,
+        Reading::Live => open_live(path, DEFAULT_BUSY_TIMEOUT, ctx)?,
+    };
     let told = |error| explain(error, "read", path);
     let missing = |what: String| Error::new(ErrorKind::NotFound, what);
     let tables = user_tables(&connection).map_err(told)?;

@@ -72,6 +72,11 @@ pub(crate) enum Verb {
         after_help = "Example:\n  attestore status --plan /etc/app/attestore.toml\n  attestore status --plan attestore.toml --prometheus /var/lib/node_exporter/attestore.prom"
     )]
     Status(super::plan::StatusArgs),
+    /// Say which stored credentials of a plan's databases open with the secrets at hand, for after a restore
+    #[command(
+        after_help = "Example:\n  attestore gaps --plan /etc/app/attestore.toml\n  attestore gaps --plan attestore.toml app=/srv/restored/app.db --json"
+    )]
+    Gaps(super::plan::GapsArgs),
     /// Print the runbook of a plan, dated: who backs up what, how to restore, what must be entered again
     #[command(
         after_help = "Example:\n  attestore runbook --plan /etc/app/attestore.toml > runbook.md\n  attestore runbook --plan /etc/app/attestore.toml --html > runbook.html"
@@ -206,7 +211,7 @@ pub(crate) struct Backup {
     /// After the backup, keep only the newest N
     #[arg(long, value_name = "N")]
     pub(crate) keep_last: Option<u32>,
-    /// Threads that compress (default: one per core)
+    /// Threads that compress; from 2 on also connections that read a PostgreSQL server at once
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<u32>,
     /// How a SQLite file is copied

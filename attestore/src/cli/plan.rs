@@ -7,6 +7,7 @@ use attestore::drill;
 use attestore::plan::Plan;
 use attestore::planned::{self, PlannedBackup, PlannedOptions};
 use attestore::runbook;
+use attestore::sealed::{self, Gaps};
 use attestore::status::{self, Status, StatusOptions};
 use attestore::{Context, Error, ErrorKind};
 use clap::{Args, ValueHint};
@@ -29,6 +30,56 @@ pub(crate) struct StatusArgs {
     /// Also list what is as it should be
     #[arg(long, short)]
     pub(crate) verbose: bool,
+}
+
+/// Arguments of `gaps`.
+#[derive(Debug, Args)]
+pub(crate) struct GapsArgs {
+    /// The plan
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) plan: PathBuf,
+    /// A source that lies elsewhere than the plan says
+    #[arg(value_name = "NAME=PATH")]
+    pub(crate) places: Vec<String>,
+}
+
+/// Says which stored credentials open.
+///
+/// # Errors
+/// What the library says.
+pub(crate) fn gaps(arguments: &GapsArgs, out: Output, ctx: &Context) -> Result<Outcome, Error> {
+    let plan = Plan::load(&arguments.plan)?;
+    let found = sealed::planned_gaps(&plan, &arguments.places, ctx)?;
+    out.show(&found, gaps_text)?;
+    Ok(if found.ok { Outcome::Good } else { Outcome::Found })
+}
+
+fn gaps_text(found: &Gaps) -> Text {
+    let mut shown = Text::default();
+    let rows: Vec<Vec<String>> = found
+        .gaps
+        .iter()
+        .map(|gap| {
+            vec![
+                format!("{}.{}.{}", gap.source, gap.table, gap.column),
+                gap.values.to_string(),
+                gap.opens.to_string(),
+                (gap.values - gap.opens).to_string(),
+                if gap.ok { "nothing".to_owned() } else { gap.if_lost.describe().to_owned() },
+            ]
+        })
+        .collect();
+    shown.table(&["column", "values", "open", "do not", "what is done"], &rows);
+    for gap in found.gaps.iter().filter(|gap| !gap.ok) {
+        shown.line(format_args!("{}.{}: {}", gap.table, gap.column, gap.diagnosis));
+        for record in &gap.records {
+            shown.line(format_args!("  {record}"));
+        }
+    }
+    for secret in &found.not_at_hand {
+        shown.line(format_args!("not at hand: {secret}"));
+    }
+    shown
 }
 
 /// Arguments of `runbook`.

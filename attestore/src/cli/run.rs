@@ -75,6 +75,7 @@ pub(crate) fn run(verb: Verb, out: Output, quiet: bool) -> Result<Outcome, Error
         Verb::Drill(arguments) if arguments.plan.is_some() => {
             super::plan::drill(&arguments, out, &progress::context(quiet)?)
         }
+        Verb::Gaps(arguments) => super::plan::gaps(&arguments, out, &progress::context(quiet)?),
         Verb::Runbook(arguments) => super::plan::runbook(&arguments, out),
         Verb::Status(arguments) => super::plan::status(&arguments, out, &progress::context(quiet)?),
         Verb::Backup(arguments) => make_backup(arguments, out, &progress::context(quiet)?),
@@ -206,8 +207,11 @@ fn make_drill(arguments: args::Drill, out: Output, ctx: &Context) -> Result<Outc
     // clap has seen to it that one of REPO and --plan is there.
     let repository = arguments.repo.unwrap_or_default();
     let id = arguments.id.as_deref().unwrap_or(backup_core::repository::LATEST);
+    let server = arguments.scratch.as_deref().and_then(attestore::postgres::Server::parse);
+    let folder = arguments.scratch.as_deref().filter(|_| server.is_none());
     let options = DrillOptions {
-        scratch: arguments.scratch.as_deref().map(input::database).transpose()?,
+        scratch: folder.map(input::database).transpose()?,
+        server,
         checks: arguments.checks,
         report: arguments.report,
         identity: arguments.identity,

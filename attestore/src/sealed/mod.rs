@@ -1,6 +1,6 @@
 //! Sealed columns: do the secrets at hand open what a restored database holds? The credential-gap report (S1.5, S4.5).
 //!
-//! A drill calls [`gaps`] on the restored copy. The plan describes the columns; every value is tried, and what is reported are counts
+//! A drill calls [`gaps`] on the restored copy, `attestore gaps --plan` calls [`planned_gaps`] on live databases after a restore. The plan describes the columns; every value is tried, and what is reported are counts
 //! and record ids, never a value. Three ways a value is made are known:
 //!
 //! ```text
@@ -13,17 +13,19 @@
 
 pub mod layout;
 mod open;
+mod planned;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use backup_core::context::Context;
 use backup_core::error::Result;
-use backup_sqlite::cells::{Cell, read_columns};
+use backup_sqlite::cells::{Cell, Reading, read_columns};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 pub use layout::Layout;
+pub use planned::{Gaps, planned_gaps};
 
 use self::open::{Opened, Opener};
 use crate::plan::schema::{IfLost, Sealed, SealedKind};
@@ -85,6 +87,7 @@ pub type Values = [Zeroizing<Vec<u8>>];
 /// When the table or a column is not there, or the database cannot be read; `KeyRejected` when a secret is no key of this kind.
 pub fn gaps(
     database: &Path,
+    reading: Reading,
     source: &str,
     sealed: &Sealed,
     values: &Values,
@@ -113,32 +116,40 @@ pub fn gaps(
         if_lost: sealed.if_lost,
         diagnosis: String::new(),
     };
-    read_columns(database, &sealed.table, sealed.id.as_deref(), &columns, ctx, &mut |record, cells| {
-        let Some(value) = cells.first().copied().and_then(Cell::bytes).filter(|value| !value.is_empty())
-        else {
-            return Ok(());
-        };
-        gap.values += 1;
-        let nonce = sealed.nonce_column.as_ref().and_then(|_| cells.get(1).copied()?.bytes());
-        let bound: Vec<&[u8]> =
-            cells.iter().skip(first_aad).map(|cell| cell.bytes().unwrap_or_default()).collect();
-        match opener.open(value, nonce, &bound) {
-            Opened::Yes(key) => {
-                gap.opens += 1;
-                count(&mut gap.key_ids, key);
+    read_columns(
+        database,
+        reading,
+        &sealed.table,
+        sealed.id.as_deref(),
+        &columns,
+        ctx,
+        &mut |record, cells| {
+            let Some(value) = cells.first().copied().and_then(Cell::bytes).filter(|value| !value.is_empty())
+            else {
                 return Ok(());
+            };
+            gap.values += 1;
+            let nonce = sealed.nonce_column.as_ref().and_then(|_| cells.get(1).copied()?.bytes());
+            let bound: Vec<&[u8]> =
+                cells.iter().skip(first_aad).map(|cell| cell.bytes().unwrap_or_default()).collect();
+            match opener.open(value, nonce, &bound) {
+                Opened::Yes(key) => {
+                    gap.opens += 1;
+                    count(&mut gap.key_ids, key);
+                    return Ok(());
+                }
+                Opened::No(key) => {
+                    gap.does_not_open += 1;
+                    count(&mut gap.key_ids, key);
+                }
+                Opened::Malformed => gap.malformed += 1,
             }
-            Opened::No(key) => {
-                gap.does_not_open += 1;
-                count(&mut gap.key_ids, key);
+            if gap.records.len() < NAMED_RECORDS {
+                gap.records.push(record.to_owned());
             }
-            Opened::Malformed => gap.malformed += 1,
-        }
-        if gap.records.len() < NAMED_RECORDS {
-            gap.records.push(record.to_owned());
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     gap.ok = gap.opens == gap.values;
     gap.diagnosis = diagnose(&gap, !values.is_empty());
     Ok(gap)

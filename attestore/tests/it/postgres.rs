@@ -158,6 +158,28 @@ fn a_chain_in_a_server_is_verified_checkpointed_and_backed_up() {
 }
 
 #[test]
+fn a_backup_by_several_connections_is_drilled_on_a_named_server_and_on_a_throwaway_one() {
+    let url = database(USERS);
+    let world = World::new();
+    world.run(["init", "repo"]).good();
+    let made = world.json(0, ["backup", &url, "--to", "repo", "--jobs", "2"]);
+    assert_eq!(made["sources"][0]["tables"]["public.users"], 50);
+    assert!(made["objects"].to_string().contains("database/db/restore.sh"), "{made}");
+    world.run(["verify", "repo", "--all"]).good();
+    let check = "SELECT count(*) = 50 FROM users";
+    for scratch in [Some(cluster().url("postgres")), None] {
+        let mut arguments = vec!["drill", "repo", "latest", "--check", check];
+        arguments.extend(scratch.iter().flat_map(|url| ["--scratch", url.as_str()]));
+        let report = world.json(0, arguments);
+        let text = report.to_string();
+        assert!(text.contains("rows and digests of every table") && text.contains(check), "{text}");
+    }
+    // What does not hold is told, by exit status too.
+    let report = world.json(1, ["drill", "repo", "latest", "--check", "SELECT count(*) = 7 FROM users"]);
+    assert_eq!(report["ok"], false);
+}
+
+#[test]
 fn a_postgres_database_is_restored_beside_and_renamed() {
     let url = database(USERS);
     let name = url.rsplit('/').next().unwrap().to_owned();

@@ -122,6 +122,27 @@ fn a_wrong_or_missing_secret_is_told_from_damage() {
 }
 
 #[test]
+fn after_a_restore_the_gaps_of_the_live_database_are_said() {
+    let world = credentials("re-enter");
+    world.run(["restore", "repo", "one", "--to", "elsewhere.db"]).good();
+    for place in [&[][..], &["app=elsewhere.db"][..]] {
+        let arguments: Vec<&str> =
+            ["gaps", "--plan", "attestore.toml"].iter().chain(place).copied().collect();
+        let found = world.json(1, &arguments);
+        assert_eq!((&found["gaps"][0]["opens"], &found["gaps"][0]["values"]), (&3.into(), &5.into()));
+        let text = world.run(&arguments).ends(1).out;
+        assert!(text.contains("  provider-3\n  provider-4\n") && !text.contains("sk-proj"), "{text}");
+    }
+    world.sql("app.db", "DELETE FROM credentials WHERE name IN ('provider-3', 'provider-4')");
+    world.run(["gaps", "--plan", "attestore.toml"]).good();
+    world.fails(ErrorKind::InvalidInput, ["gaps", "--plan", "attestore.toml", "nope=x.db"]);
+    world.fails(ErrorKind::NotFound, ["gaps", "--plan", "attestore.toml", "app=nowhere.db"]);
+    world.write("attestore.toml", crate::plan::HEAD);
+    let said = world.fails(ErrorKind::InvalidInput, ["gaps", "--plan", "attestore.toml"]);
+    assert!(said.contains("no sealed column"), "{said}");
+}
+
+#[test]
 fn the_preflight_names_the_fingerprint_and_the_day() {
     let world = credentials("re-enter");
     world.write("wrong", hex::encode(OTHER));

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{ErrorKind, Run, World, attestore};
 
-const VERBS: [&[&str]; 23] = [
+const VERBS: [&[&str]; 24] = [
     &["keygen"],
     &["init"],
     &["backup"],
@@ -28,6 +28,7 @@ const VERBS: [&[&str]; 23] = [
     &["chain", "registry"],
     &["set-aside"],
     &["status"],
+    &["gaps"],
     &["runbook"],
     &["doctor"],
     &["completions"],

@@ -17,7 +17,7 @@ const TABLE: &str = "CREATE TABLE attestore_chain (chain text, seq bigint, at te
 const RECORDS: u64 = 12_000;
 
 /// Makes a database with two chains, interleaved in the order of their writing.
-fn chained() -> Database {
+pub(crate) fn chained() -> Database {
     use std::io::Write as _;
     let database = Database::of(TABLE);
     let mut rows = String::new();
