@@ -579,6 +579,15 @@ impl Conclusion<'_> {
         &mut self.walk.findings
     }
 
+    /// Reports whether an earlier checkpoint knows this chain and does not begin with the rows that are here.
+    #[must_use]
+    pub fn begins_otherwise_at_checkpoint(&self, chain: &str) -> bool {
+        let mut chains = self.walk.chains.iter().filter(|walked| walked.id == chain);
+        chains.any(|walked| {
+            walked.point.as_ref().is_some_and(|point| point.records > 0) && walked.vouched() == 0
+        })
+    }
+
     /// Takes findings back; returns those taken.
     pub fn retract(&mut self, wrong: impl Fn(&Finding) -> bool) -> Vec<Finding> {
         let taken: Vec<Finding> = self.walk.findings.extract_if(.., |finding| wrong(finding)).collect();

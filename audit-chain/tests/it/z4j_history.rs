@@ -542,6 +542,25 @@ fn era_b_written_with_the_clock_set_back_is_a_note() {
 }
 
 #[test]
+fn rows_alone_that_begin_later_are_a_note_until_a_checkpoint_knows_what_was_before() {
+    let log = Log::of('C', 12);
+    let rows = log.spelt(Style::Sqlite);
+    let verify_rows = |rows: &[Row], checkpoint: Option<&ChainCheckpoint>| {
+        let source = NdjsonSource::once("rows", std::io::Cursor::new(ndjson(rows))).unwrap();
+        let options = VerifyOptions { checkpoint, ..Default::default() };
+        verify(&source, formats::by_name("z4j").unwrap().as_ref(), &log.ring(None), &options).unwrap()
+    };
+    let later = verify_rows(&rows[4..], None);
+    assert!(later.ok && noted(&later, NoteKind::RetentionGap), "{later:#?}");
+    let whole = checkpoint_of(&verify_rows(&rows, None));
+    let cut = verify_rows(&rows[4..], Some(&whole));
+    assert_eq!(kinds(&cut), ["missing-head@1"], "{cut:#?}");
+    // A checkpoint of the later rows themselves vouches for where they begin.
+    let same = verify_rows(&rows[4..], Some(&checkpoint_of(&later)));
+    assert!(same.ok && noted(&same, NoteKind::RetentionGap), "{same:#?}");
+}
+
+#[test]
 fn a_watermark_is_worth_what_authenticates_it() {
     let log = Log::of('B', 12);
     let master = &log.secrets[0];

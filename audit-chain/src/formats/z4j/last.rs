@@ -260,11 +260,16 @@ impl Last<'_, '_> {
     }
 
     /// Takes it for a note that a generation begins behind rows that are not here: z4j removes the oldest rows itself, and only
-    /// the state row says where, so rows alone (an export of some days) do not tell that from rows cut off by hand.
+    /// the state row says where, so rows alone (an export of some days) do not tell that from rows cut off by hand. An earlier
+    /// checkpoint that has those rows makes it a finding again: nothing at hand says that z4j removed them.
     fn begun_later(&mut self) {
+        let ids: Vec<String> = self.chains.iter().map(|chain| chain.id.clone()).collect();
+        let known: Vec<String> =
+            ids.into_iter().filter(|id| self.whole.begins_otherwise_at_checkpoint(id)).collect();
         let gone = self.whole.retract(|finding| {
             finding.kind == FindingKind::MissingHead
                 && ![LEGACY_CHAIN, FROZEN_CHAIN].contains(&finding.chain.as_str())
+                && !known.contains(&finding.chain)
         });
         for finding in gone {
             let before = finding.found.unwrap_or_default();
