@@ -139,7 +139,11 @@ pub(crate) fn open_chain(
     options: &ChainOptions,
     ctx: &Context,
 ) -> Result<ChainRows> {
-    let mut rows = chain_input::open(input, format, options.table.as_deref(), &options.postgres, ctx)?;
+    let table = options.table.as_deref();
+    // Rows of archives and of older copies come without values, and are compared row for row.
+    let alone = options.archives.is_empty() && options.earlier.is_none();
+    let open = if alone { chain_input::open_with_values } else { chain_input::open };
+    let mut rows = open(input, format, table, &options.postgres, ctx)?;
     companions::add(&mut rows.companions, input, format, &options.companions)?;
     if !options.archives.is_empty() {
         return chain_input::behind_archives(rows, &options.archives, format);

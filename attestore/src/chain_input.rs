@@ -83,8 +83,30 @@ pub fn open(
         Input::Ndjson(path) => open_export(path, RowShape::Ndjson, format),
         Input::Csv(path) => open_export(path, RowShape::Csv, format),
         Input::Dump(path) => open_folder(path, format),
-        Input::Sqlite(path) => open_table(path, format, table, ctx).map_err(|error| explain(error, path)),
+        Input::Sqlite(path) => {
+            open_table(path, format, table, false, ctx).map_err(|error| explain(error, path))
+        }
         Input::Postgres(server) => open_server(server, postgres, format, table, ctx),
+    }
+}
+
+/// Opens an input as [`open`] does, and of a SQLite table also the values that its records only commit to: to verify
+/// them. They are no part of the chain's rows, and of no export.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_with_values(
+    input: &Input,
+    format: &dyn ChainFormat,
+    table: Option<&str>,
+    postgres: &PostgresOptions,
+    ctx: &Context,
+) -> Result<ChainRows> {
+    match input {
+        Input::Sqlite(path) => {
+            open_table(path, format, table, true, ctx).map_err(|error| explain(error, path))
+        }
+        other => open(other, format, table, postgres, ctx),
     }
 }
 
@@ -156,21 +178,20 @@ pub(crate) fn explain(error: Error, path: &Path) -> Error {
     }
 }
 
-/// Opens the table of a SQLite database, in one transaction.
+/// Opens the table of a SQLite database, in one transaction; with the `values` that its records only commit to, or without.
 fn open_table(
     path: &Path,
     format: &dyn ChainFormat,
     table: Option<&str>,
+    values: bool,
     ctx: &Context,
 ) -> Result<ChainRows> {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let options = TableOptions {
-        order: owned(format.order()),
-        wanted: owned(format.columns()),
-        companions: owned(format.companions()),
-        ..TableOptions::default()
-    };
-    let rows = ChainTable::open_live(path, table.unwrap_or_else(|| format.table()), &options, ctx)?;
+    let table = table.unwrap_or_else(|| format.table());
+    let mut options = TableOptions::of_format(format, table);
+    if !values {
+        options.values = None;
+    }
+    let rows = ChainTable::open_live(path, table, &options, ctx)?;
     let companions = rows.companions().clone();
     Ok(ChainRows { companions, ..ChainRows::of(rows) })
 }

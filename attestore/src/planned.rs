@@ -1,6 +1,6 @@
 //! A backup by its plan: hooks, sources with their chains, secrets, retention, and the checkpoint kept elsewhere.
 //!
-//! `attestore backup --plan` calls [`backup`]. Order: the plan's keys, secrets and files are looked at; the hooks before run; the
+//! `attestore backup --plan` calls [`backup()`]. Order: the plan's keys, secrets and files are looked at; the hooks before run; the
 //! backup is made; the hooks after run, also when it failed; the checkpoint is brought up to date. When the process dies, what holds
 //! is what holds for a backup (`backup_core::repository`); a hook's undoing (thawing what it froze) is then the hook's own matter.
 

@@ -34,14 +34,31 @@ pub(crate) enum Whose {
     Others,
 }
 
-/// Refuses when a process is seen to have one of the database's files open.
+/// How often, and how far apart, what is seen open is looked at again before it is called in use: a process that another
+/// thread is just starting shares this one's open files until it becomes another program.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Refuses when a process is seen, at several looks, to have one of the database's files open.
 ///
 /// # Errors
 /// `InUse`, naming the processes.
 pub(crate) fn require_closed(path: &Path, whose: Whose) -> Result<()> {
-    let mut holders = holders(path);
-    if whose == Whose::Others {
-        holders.remove(&std::process::id());
+    let look = || {
+        let mut found = holders(path);
+        if whose == Whose::Others {
+            found.remove(&std::process::id());
+        }
+        found
+    };
+    let mut holders = look();
+    for _ in 1..LOOKS {
+        if holders.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        let still = look();
+        holders.retain(|pid, _| still.contains_key(pid));
     }
     if holders.is_empty() {
         return Ok(());

@@ -338,14 +338,7 @@ pub(crate) fn table_of(chain: &ChainRequest) -> &str {
 }
 
 pub(crate) fn table_options(chain: &ChainRequest) -> TableOptions {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    TableOptions {
-        order: owned(chain.format.order()),
-        wanted: owned(chain.format.columns()),
-        companions: owned(chain.format.companions()),
-        values: chain.format.values_table(table_of(chain)),
-        ..TableOptions::default()
-    }
+    TableOptions::of_format(chain.format.as_ref(), table_of(chain))
 }
 
 /// Verifies one opened table.

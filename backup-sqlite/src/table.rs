@@ -10,7 +10,7 @@ use std::time::Duration;
 use audit_chain::canonical::RowForm;
 use audit_chain::erasure::{ERASED_COLUMN, VALUES_COLUMN};
 use audit_chain::error::Result as ChainResult;
-use audit_chain::format::Companions;
+use audit_chain::format::{ChainFormat, Companions};
 use audit_chain::source::{ChunkReader, RowSource};
 use audit_chain::value::{Columns, Row, Value};
 use backup_core::context::Context;
@@ -69,6 +69,22 @@ impl Default for TableOptions {
             busy_timeout: DEFAULT_BUSY_TIMEOUT,
             connections: 0,
             copy_of: None,
+        }
+    }
+}
+
+impl TableOptions {
+    /// How a table of a format is read to be verified: in the chain's order, with the small tables and the values that
+    /// belong to it.
+    #[must_use]
+    pub fn of_format(format: &dyn ChainFormat, table: &str) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            order: owned(format.order()),
+            wanted: owned(format.columns()),
+            companions: owned(format.companions()),
+            values: format.values_table(table),
+            ..Self::default()
         }
     }
 }

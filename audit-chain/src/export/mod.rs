@@ -1,6 +1,6 @@
 //! Exports of chains that carry all that is needed to verify them, and how an export goes on where the last one ended.
 //!
-//! [`text`] writes rows as NDJSON or CSV; [`slice`] chooses rows by time and chain and notes where the chosen ones begin;
+//! [`text`] writes rows as NDJSON or CSV; [`mod@slice`] chooses rows by time and chain and notes where the chosen ones begin;
 //! [`sidecar`] is the small document beside an export that says what it holds; [`series`] is the watermark of an
 //! incremental export; [`pages`] takes rows out of a service page by page. Which files are made, and how they become durable,
 //! is the caller's (`attestore::chain_export`). Byte for byte: docs/format/export.md.
