@@ -24,7 +24,7 @@ use super::claims::Opened;
 use super::codes::{Code, Flaw};
 use super::cose::text_member;
 use super::items::{Item, Items, Places, Signed, link, uuid, whole};
-use super::registry::{Registry, SealCodes};
+use super::registry::{Registry, SealCodes, named_key};
 use super::times::{millis, row_time};
 use crate::error::Result;
 use crate::format::Link;
@@ -118,16 +118,7 @@ impl CheckpointReading {
         if opened.envelope.is_zero_signature() {
             return Ok(Signed::No);
         }
-        let mut kid = [0; 8];
-        let column = checkpoint.key_id;
-        if column.as_text().is_none_or(|id| hex::decode_to_slice(id, &mut kid).is_err()) {
-            return Err(Flaw::between(
-                Code::SignatureMissingKey,
-                column.as_text().unwrap_or(column.type_name()),
-                "no such key",
-                "the key that signed is not in the registry",
-            ));
-        }
+        let kid = named_key(checkpoint.key_id)?;
         let at = self.registry.check(opened, kid, checkpoint.written, &CODES, &mut self.buffer)?;
         check_tip(checkpoint, opened)?;
         Ok(Signed::By(at))
@@ -145,17 +136,26 @@ fn mismatch(expected: String, found: String, what: &str) -> Flaw {
 
 /// Compares the signed position and hash with the columns.
 fn check_tip(checkpoint: &Checkpoint<'_>, opened: &Opened<'_>) -> Result<(), Flaw> {
+    signed_tip(checkpoint.position.map(i128::from), checkpoint.payload_hash, opened)
+        .map_err(|(expected, found, what)| mismatch(expected, found, what))
+}
+
+/// Compares the position and the hash that a checkpoint or tree head signs with its columns; returns what differs:
+/// expected, found, which.
+pub(super) fn signed_tip(
+    position: Option<i128>,
+    hash: Value<'_>,
+    opened: &Opened<'_>,
+) -> Result<(), (String, String, &'static str)> {
     let spelt = |position: Option<i128>| position.map_or("none".to_owned(), |position| position.to_string());
-    let position = checkpoint.position.map(i128::from);
     if position.is_none() || opened.claims.position != position {
-        return Err(mismatch(spelt(opened.claims.position), spelt(position), "position"));
+        return Err((spelt(opened.claims.position), spelt(position), "position"));
     }
     let tip = opened.statement.predicate.and_then(|predicate| text_member(predicate, "chain_tip_hash"));
-    let hash = checkpoint.payload_hash.as_text();
-    if tip.is_none() || tip.and_then(|tip| tip.strip_prefix("sha256:")) != hash {
-        return Err(mismatch(
+    if tip.is_none() || tip.and_then(|tip| tip.strip_prefix("sha256:")) != hash.as_text() {
+        return Err((
             tip.unwrap_or("none").to_owned(),
-            hash.unwrap_or(checkpoint.payload_hash.type_name()).to_owned(),
+            hash.as_text().unwrap_or(hash.type_name()).to_owned(),
             "chain_tip_hash",
         ));
     }

@@ -31,7 +31,7 @@ use super::claims::{Actor, Opened, Previous};
 use super::codes::{Code, Flaw};
 use super::cose::{member, text_member};
 use super::items::{Item, Items, Places, Signed, link, uuid, whole};
-use super::registry::{Registry, alg_name};
+use super::registry::{Registry, alg_name, no_such_key};
 use super::statements::Counts;
 use super::times::{millis, row_time, spell};
 use crate::canonical::RowForm;
@@ -300,14 +300,7 @@ impl EntryRule {
                 "signing_key_id is not the key that the envelope names",
             ));
         }
-        let (at, key) = self.registry.find(kid).ok_or_else(|| {
-            Flaw::between(
-                Code::SignatureMissingKey,
-                name.clone(),
-                "no such key",
-                "the key that signed is not in the registry",
-            )
-        })?;
+        let (at, key) = self.registry.find(kid).ok_or_else(|| no_such_key(&name))?;
         let alg = opened.claims.alg;
         if !key.is_for(alg) {
             return Err(Flaw::between(

@@ -28,14 +28,14 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
 use super::chains::Chain;
-use super::checkpoints::check_kid;
+use super::checkpoints::{check_kid, signed_tip};
 use super::claims::{Opened, Previous};
 use super::codes::{Code, Flaw};
 use super::cose::{int_member, text_member};
 use super::findings::Place;
 use super::hex_tree::HexTree;
 use super::items::{Item, Items, Places, Signed, link, uuid, whole};
-use super::registry::{Registry, SealCodes};
+use super::registry::{Registry, SealCodes, named_key};
 use super::times::{millis, row_time};
 use super::vault::{Points, Stream};
 use super::{Era, Whole};
@@ -302,15 +302,7 @@ impl HeadReading {
         if opened.envelope.is_zero_signature() {
             return Ok(Signed::No);
         }
-        let mut kid = [0; 8];
-        if head.key_id.as_text().is_none_or(|id| hex::decode_to_slice(id, &mut kid).is_err()) {
-            return Err(Flaw::between(
-                Code::SignatureMissingKey,
-                head.key_id.as_text().unwrap_or(head.key_id.type_name()),
-                "no such key",
-                "the key that signed is not in the registry",
-            ));
-        }
+        let kid = named_key(head.key_id)?;
         let at = self.registry.check(opened, kid, head.written, &HEAD_CODES, &mut self.buffer)?;
         check_tip(head, opened)?;
         Ok(Signed::By(at))
@@ -328,21 +320,8 @@ fn head_mismatch(expected: String, found: String, what: &str) -> Flaw {
 
 /// Compares the signed size and root with the columns.
 fn check_tip(head: &Head<'_>, opened: &Opened<'_>) -> Result<(), Flaw> {
-    let spelt = |size: Option<i128>| size.map_or("none".to_owned(), |size| size.to_string());
-    let size = head.size.map(i128::from);
-    if size.is_none() || opened.claims.position != size {
-        return Err(head_mismatch(spelt(opened.claims.position), spelt(size), "position"));
-    }
-    let tip = opened.statement.predicate.and_then(|predicate| text_member(predicate, "chain_tip_hash"));
-    let root = head.root.as_text();
-    if tip.is_none() || tip.and_then(|tip| tip.strip_prefix("sha256:")) != root {
-        return Err(head_mismatch(
-            tip.unwrap_or("none").to_owned(),
-            root.unwrap_or(head.root.type_name()).to_owned(),
-            "chain_tip_hash",
-        ));
-    }
-    Ok(())
+    signed_tip(head.size.map(i128::from), head.root, opened)
+        .map_err(|(expected, found, what)| head_mismatch(expected, found, what))
 }
 
 /// Compares all that a tree head signs with its columns.

@@ -113,6 +113,26 @@ pub(super) fn alg_name(alg: Option<i128>) -> String {
     }
 }
 
+/// Reads the key id that a column names.
+pub(super) fn named_key(column: crate::value::Value<'_>) -> Result<[u8; 8], Flaw> {
+    let mut kid = [0; 8];
+    match column.as_text() {
+        Some(id) if hex::decode_to_slice(id, &mut kid).is_ok() => Ok(kid),
+        Some(id) => Err(no_such_key(id)),
+        None => Err(no_such_key(column.type_name())),
+    }
+}
+
+/// Says that the registry has no such key.
+pub(super) fn no_such_key(name: &str) -> Flaw {
+    Flaw::between(
+        Code::SignatureMissingKey,
+        name,
+        "no such key",
+        "the key that signed is not in the registry",
+    )
+}
+
 /// Reads the name of an algorithm in the registry.
 fn alg_of_name(name: &str) -> Option<i128> {
     [("Ed25519", EDDSA), ("ES256", ES256)]
@@ -282,12 +302,7 @@ impl Registry {
     ) -> Result<u16, Flaw> {
         let name = hex::encode(kid);
         let (at, key) = self.standing(kid, written).map_err(|why| match why {
-            NoKey::Missing => Flaw::between(
-                Code::SignatureMissingKey,
-                name.clone(),
-                "no such key",
-                "the key that signed is not in the registry",
-            ),
+            NoKey::Missing => no_such_key(&name),
             NoKey::Unanchored => Flaw::between(
                 codes.unanchored,
                 "a key that an anchor reaches",
